@@ -1,0 +1,44 @@
+# `make demo` shows it, `make test` proves it; both build .venv first. Everything else is for those who change it.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.made
+
+.PHONY: demo test check fuzz generate format venv clean
+
+venv: $(STAMP)
+
+$(STAMP): pyproject.toml requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; say PYTHON=/path/to/python3.12"; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $(STAMP)
+
+demo: venv
+	$(BIN)/python -m server demo
+
+test: venv
+	$(BIN)/python -m pytest --cov=server --cov-report=term:skip-covered --cov-fail-under=85
+
+check: venv
+	$(BIN)/ruff format --check server tests scripts client-examples
+	$(BIN)/ruff check server tests scripts client-examples
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python scripts/limits.py
+	$(BIN)/python -m pytest -q -m pure -p no:cacheprovider
+
+format:
+	$(BIN)/ruff format server tests scripts client-examples
+	$(BIN)/ruff check --fix server tests scripts client-examples
+
+generate: venv
+	$(BIN)/python scripts/generate.py
+
+HISTORIES ?= 5000
+fuzz: venv
+	HISTORIES=$(HISTORIES) $(BIN)/python -m pytest tests/batching/scores/test_histories.py -q
+
+clean:
+	rm -rf $(VENV) build data .pytest_cache .mypy_cache .ruff_cache .hypothesis

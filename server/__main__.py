@@ -1,0 +1,50 @@
+"""The command line: `python -m server` and the console script `batchcast` are the same. The commands are in server/commands/.
+
+Exit codes: 0 done, 1 something was refused, failed or diverged, 2 wrong usage or no server.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Final
+
+import typer
+from rich.markup import escape
+
+from server.commands import access, events, operating, running, telling, watching
+from server.commands.calling import Failed, err
+
+SHIFT: Final = "--shift-to-now="
+
+app = typer.Typer(
+    name="batchcast",
+    help="Live maps: popularity in, one consolidated batch-update per viewer out.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+app.command("serve", rich_help_panel="Run a server")(running.serve)
+app.command("demo", rich_help_panel="Run a server")(running.demo)
+app.command("doctor", rich_help_panel="Run a server")(telling.doctor)
+app.add_typer(access.app, rich_help_panel="Run a server")
+app.add_typer(events.app, rich_help_panel="Use a running server")
+app.command("watch", rich_help_panel="Use a running server")(watching.watch)
+app.command("stats", rich_help_panel="Use a running server")(operating.stats)
+app.command("force-batch", rich_help_panel="Use a running server")(operating.force_batch)
+app.add_typer(operating.loops, rich_help_panel="Use a running server")
+app.add_typer(operating.config, rich_help_panel="Use a running server")
+app.command("schema", rich_help_panel="Know the protocol")(telling.schema)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit with its code."""
+    given = sys.argv[1:] if arguments is None else arguments
+    try:
+        app([f"--shift-path={text.removeprefix(SHIFT)}" if text.startswith(SHIFT) else text for text in given])
+    except Failed as failed:
+        err.print(f"[red]error:[/] {escape(str(failed))}")
+        sys.exit(failed.exit_code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,318 @@
+"""Builds everything from Settings, runs it, takes it down in order. The only place that wires systems.
+
+Up:   data directory -> PostgreSQL -> migrations -> ledger, panel, alerts, leadership, bus -> feed loaded -> ports -> loops
+Down: ports stop accepting -> last flush -> frames drain, clients are told to come back -> loops -> lead handed over ->
+      PostgreSQL. `run` is the program: it answers with the exit code (0 after SIGTERM or SIGINT, 2 when it could not start).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import signal
+import socket
+from collections.abc import Callable, Mapping
+from typing import Final
+
+import structlog
+import uvloop
+
+from server.batching.alerts import Alerts
+from server.batching.ledger import Ledger
+from server.batching.loop import Loop, Occasion, Turn, TurnRecord
+from server.batching.panel import Panel
+from server.batching.scores.feed import Feed, Lead
+from server.batching.sinks import LogSink, MailServer, MailSink, TopicSink, WebhookSink
+from server.edge import logs
+from server.edge.bus import Bus
+from server.edge.clock import Clock, SystemClock
+from server.edge.embedded import EmbeddedPostgres, locate
+from server.edge.leader import Leadership
+from server.edge.postgres import Database, migrate
+from server.edge.secrets import exposed, open_keys
+from server.edge.tasks import Tasks
+from server.edge.web import Listener
+from server.errors import StartRefused, Unavailable
+from server.handlers.http import build
+from server.handlers.hub import SWEEP_MS, Hub
+from server.handlers.metrics import Metrics
+from server.handlers.ports import Ports
+from server.handlers.websocket import Deps, WebSocketServer
+from server.settings import Settings
+
+LEDGER_MS: Final = 1000
+ALERTS_MS: Final = 10_000
+RETIRE_MS: Final = 3_600_000
+BUS_MS: Final = 2000
+LAG_MS: Final = 100
+
+log = structlog.get_logger()
+
+
+class App:
+    """One server. `start`, then `stop`; everything it made is reachable from here, for tests and for the demo."""
+
+    def __init__(self, settings: Settings, clock: Clock | None = None) -> None:
+        self.settings = settings
+        self.clock = clock or SystemClock()
+        self.tasks = Tasks()
+        self.node = f"{socket.gethostname()}-{os.getpid()}"
+        self.worst_lag_s = 0.0
+        self._probed_at: float | None = None
+        self._embedded: EmbeddedPostgres | None = None
+        self._database: Database | None = None
+        self._listener: Listener | None = None
+        self._sockets: WebSocketServer | None = None
+
+    async def start(self) -> None:
+        """All of it, or StartRefused."""
+        try:
+            await self._open_database()
+            self._wire()
+            count = await self.feed.load()
+            await self._open_ports()
+        except BaseException:
+            await self.stop()
+            raise
+        self.panel.start()
+        gc.collect()
+        gc.freeze()
+        log.info("server started", events=count, http=self.http_url, ws=self.ws_url, node=self.node)
+
+    async def _open_database(self) -> None:
+        self.settings.data_dir.mkdir(parents=True, exist_ok=True)
+        self.keys = open_keys(self.settings, self.clock)
+        url = self.settings.database_url
+        found = locate(url.get_secret_value() if url else None, self.settings.data_dir)
+        if isinstance(found, EmbeddedPostgres):
+            self._embedded = found
+            found = await found.start()
+        try:
+            self._database = await Database.open(found, pool_size=self.settings.database_pool, clock=self.clock)
+        except Unavailable as error:
+            raise StartRefused(f"{error.message} Check DATABASE_URL, or leave it unset for the embedded one.") from None
+        applied = await migrate(self._database)
+        if applied:
+            log.info("migrations applied", numbers=applied)
+
+    def _wire(self) -> None:
+        assert self._database is not None
+        settings, clock, db = self.settings, self.clock, self._database
+        self.ledger = Ledger(db, clock, node=self.node, keep_days=settings.runs_keep_days)
+        self.panel = Panel(self.ledger, clock=clock, tasks=self.tasks)
+        self.metrics = Metrics(self.panel.metrics)
+        self.alerts = Alerts(self.ledger, db, clock)
+        self.leadership = Leadership(db, clock, node=self.node)
+        self.bus = Bus(db, node=self.node)
+        self.hub = Hub(settings, clock)
+        self._add_loops()
+        lead = Lead(self.leadership.leads, self.leadership.leader, self.leadership.fenced)
+        self.feed = Feed(settings, db, clock, self.panel, self.record, lead, self.bus)
+        self._add_sinks()
+        self._add_gauges()
+
+    def record(self, record: TurnRecord) -> None:
+        """Every turn of every loop: one record, from which all else follows."""
+        self.ledger.record(record)
+        self.metrics.observe(record)
+        if record.loop not in QUIET:
+            self.hub.publish("loops", {"type": "status", "topic": "loops", **_said(record)})
+
+    def _add_loops(self) -> None:
+        def add(name: str, turn: Callable[[Occasion], object], interval_ms: int, **how: bool) -> Loop:
+            loop = Loop(name, turn, clock=self.clock, record=self.record, interval_ms=interval_ms)  # type: ignore[arg-type]  # every turn here returns a Turn
+            return self.panel.add(loop, fold=True, **how)
+
+        add("ledger", self.ledger.flush, LEDGER_MS, last_turn=True)
+        add("ledger-retire", self.ledger.retire, RETIRE_MS)
+        add("alerts", self.alerts.evaluate, ALERTS_MS)
+        add("alerts-retire", self.alerts.retire, RETIRE_MS)
+        add("leader", self._lead_turn, round(self.leadership.interval_s * 1000))
+        bus = add("bus", self._bus_turn, BUS_MS)
+        self.bus.woken = bus.wake
+        add("bus-retain", self._retain_turn, RETIRE_MS)
+        add("connections", self.hub.sweep, SWEEP_MS)
+        add("lag", self._probe_lag, LAG_MS)
+
+    async def _lead_turn(self, occasion: Occasion) -> Turn:
+        before = self.leadership.leads()
+        leads = await self.leadership.step()
+        if leads and not before:
+            for name in ("expire", "tidy"):
+                self.panel.loop(name).wake()
+        return Turn(detail={"leads": int(leads)})
+
+    async def _bus_turn(self, occasion: Occasion) -> Turn:
+        progress = await self.bus.step()
+        return Turn(progress.count, progress.count, more=progress.more)
+
+    async def _retain_turn(self, occasion: Occasion) -> Turn:
+        progress = await self.bus.retain()
+        return Turn(progress.count, progress.count, more=progress.more)
+
+    def _add_sinks(self) -> None:
+        settings = self.settings
+        self.alerts.add_sink(LogSink())
+        self.alerts.add_sink(TopicSink(lambda topic, message: _ignore(self.hub.publish(topic, dict(message)))))
+        if settings.alert_webhook_url is not None:
+            url = settings.alert_webhook_url.get_secret_value()
+            self.alerts.add_sink(WebhookSink(url, settings.alert_webhook_format))
+        if settings.alert_smtp_url is not None:
+            if not settings.alert_mail_to:
+                raise StartRefused("ALERT_SMTP_URL is set but ALERT_MAIL_TO is not; say who gets the mails.")
+            server = MailServer.parse(settings.alert_smtp_url.get_secret_value())
+            self.alerts.add_sink(MailSink(server, settings.alert_mail_from, settings.alert_mail_to))
+
+    def _add_gauges(self) -> None:
+        desk, database = self.feed.desk, self._database
+        assert database is not None
+        gauge = self.metrics.gauge
+        gauge("viewers", "registered viewers", lambda: len(desk.audience))
+        gauge("connections", "open WebSocket connections", lambda: len(self.hub))
+        gauge("pending", "events whose popularity waits for a flush", lambda: len(desk.pending))
+        gauge("events", "events in memory", lambda: len(desk.columns))
+        gauge("postgres_up", "1 while PostgreSQL answers", lambda: int(database.up))
+        gauge("event_loop_lag_seconds", "worst lag of the event loop since start", lambda: self.worst_lag_s)
+        gauge("leader", "1 on the node that leads", lambda: int(self.leadership.leads()))
+
+    async def _open_ports(self) -> None:
+        deps = Deps(self.settings, self.clock, self.tasks, self.feed, self.hub, self.keys)
+        self._sockets = WebSocketServer(deps)
+        try:
+            await self._sockets.start()
+        except OSError as error:
+            where = f"{self.settings.host}:{self.settings.ws_port}"
+            reason = error.strerror or type(error).__name__
+            raise StartRefused(f"WebSocket cannot listen on {where} ({reason}); set HOST or WS_PORT.") from None
+        ports = Ports(
+            settings=self.settings,
+            feed=self.feed,
+            panel=self.panel,
+            alerts=self.alerts,
+            keys=self.keys,
+            metrics=self.metrics,
+            clock=self.clock,
+            tasks=self.tasks,
+            accepting=self._accepting,
+            ws_port=self._ws_port,
+            exposed=exposed(self.settings),
+        )
+        self._listener = await Listener.open(build(ports), self.settings.host, self.settings.http_port)
+
+    async def _probe_lag(self, occasion: Occasion) -> Turn:
+        """How late the event loop comes to a turn that is due: a number we publish."""
+        now = self.clock.monotonic()
+        if self._probed_at is not None:
+            self.worst_lag_s = max(self.worst_lag_s, now - self._probed_at - LAG_MS / 1000)
+        self._probed_at = now
+        return Turn()
+
+    def _accepting(self) -> bool:
+        return self._sockets is not None and self._sockets.accepting and self._listener is not None
+
+    def _ws_port(self) -> int:
+        assert self._sockets is not None
+        return self._sockets.port
+
+    @property
+    def http_url(self) -> str:
+        """Where the pages and the HTTP API are."""
+        assert self._listener is not None
+        return f"http://{self._reachable()}:{self._listener.port}"
+
+    @property
+    def ws_url(self) -> str:
+        """Where the WebSocket is."""
+        return f"ws://{self._reachable()}:{self._ws_port()}/ws"
+
+    def _reachable(self) -> str:
+        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(self.settings.host, self.settings.host)
+        return host
+
+    async def stop(self) -> None:
+        """In order, whatever was started; nothing that was accepted is lost."""
+        drain_s = self.settings.shutdown_timeout_ms / 1000
+        if self._listener is not None:
+            await self._listener.close()
+        if hasattr(self, "panel") and self._sockets is not None:
+            await self._last_flush(drain_s)
+            await self._sockets.stop(drain_s)
+        if hasattr(self, "panel"):
+            await self.panel.stop()
+            await self._hand_over()
+        await self.tasks.close()
+        if self._database is not None:
+            await self._database.close()
+        if self._embedded is not None:
+            await self._embedded.stop()
+        log.info("server stopped")
+
+    async def _last_flush(self, drain_s: float) -> None:
+        """Publish what is pending and hand every viewer its batch, while the sockets are still there."""
+        try:
+            async with asyncio.timeout(max(drain_s, 1.0)):
+                await self.panel.loop("scores").stop(last_turn=True)
+        except TimeoutError:
+            log.warning("last flush given up", seconds=drain_s)
+
+    async def _hand_over(self) -> None:
+        try:
+            async with asyncio.timeout(5):
+                await self.leadership.resign()
+                await self.bus.close()
+        except (TimeoutError, Unavailable) as error:
+            log.info("lead left to run out", reason=str(error))
+
+
+QUIET: Final = frozenset(("ledger", "bus", "connections", "ingest", "immediate", "leader", "alerts", "lag"))
+"""Loops whose every turn is not told to the topic `loops`: they turn many times a second, or tell themselves."""
+
+
+def _said(record: TurnRecord) -> dict[str, object]:
+    return {
+        "loop": record.loop,
+        "number": record.number,
+        "trigger": record.trigger,
+        "seconds": round(record.seconds, 6),
+        "taken": record.taken,
+        "done": record.done,
+        "failed": record.failed,
+        "deferred": record.deferred,
+        "error": record.error,
+        "detail": dict(record.detail),
+    }
+
+
+def _ignore(_: object) -> None:
+    """For ports that want no answer."""
+
+
+async def serve(settings: Settings, started: Callable[[App], object] | None = None) -> int:
+    """Run until told to stop; the exit code. `started` is called once everything accepts."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    app = App(settings)
+    try:
+        await app.start()
+    except StartRefused as error:
+        log.error("start refused", reason=str(error))
+        return 2
+    if started is not None:
+        started(app)
+    await stop.wait()
+    log.info("server stopping")
+    await app.stop()
+    return 0
+
+
+def run(
+    settings: Settings, started: Callable[[App], object] | None = None, environ: Mapping[str, str] | None = None
+) -> int:
+    """The program; the exit code."""
+    logs.configure(settings.log_format, settings.log_level)
+    logging.getLogger("websockets").setLevel(logging.WARNING)  # a line per connection says nothing that /stats does not
+    return uvloop.run(serve(settings, started))

@@ -1,0 +1,427 @@
+"""The live feed as everyone else sees it: verbs for producers, viewers and admins, and its loops.
+
+Built once by the app. Verbs raise Refused (the caller's fault) or Unavailable (the world's). What a verb accepted is
+committed and in memory: it is in every snapshot, statistic and explanation that starts afterwards.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final, Protocol
+
+import asyncpg
+import orjson
+
+from server.batching.loop import Loop, Occasion, Turn, TurnRecord
+from server.batching.panel import Panel
+from server.batching.scores import store, views
+from server.batching.scores.audience import Owed, Viewer
+from server.batching.scores.batch import Statistics, Turns
+from server.batching.scores.desk import Desk, Tunables
+from server.batching.scores.explain import explain
+from server.batching.scores.ingest import Writer
+from server.batching.scores.plan import Asked, Row
+from server.batching.scores.question import Window
+from server.batching.scores.ranking import Rules
+from server.batching.scores.score import HOUR_MS, Weights
+from server.batching.scores.store import Search
+from server.batching.scores.views import Look
+from server.core.event import Accepted, Op, Outcome, Rejected, visible_to
+from server.core.identity import Identity
+from server.edge.bus import Bus, Envelope
+from server.edge.clock import Clock
+from server.edge.postgres import Database
+from server.errors import Code, Refused
+from server.protocol.event import event_json
+from server.settings import RUNTIME, Settings, check
+
+EXPIRE_EVERY_MS: Final = 60_000
+TIDY_EVERY_MS: Final = 600_000
+CONFIG_TOPIC: Final = "config"
+EXPORT_PAGE: Final = 1000
+SEARCH_MOST: Final = 1000
+
+
+class Record(Protocol):
+    """Where turn records go."""
+
+    def __call__(self, record: TurnRecord) -> None:
+        """Keep one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lead:
+    """Whether this node leads, and who does."""
+
+    leads: Callable[[], bool]
+    leader: Callable[[], str | None]
+    fenced: Callable[[asyncpg.Connection], Awaitable[int]]
+    """Holds the lead until the transaction ends, or raises."""
+
+
+class Feed:
+    """The live feed of this node."""
+
+    def __init__(
+        self, settings: Settings, db: Database, clock: Clock, panel: Panel, record: Record, lead: Lead, bus: Bus
+    ) -> None:
+        self._settings = settings
+        self._db = db
+        self._clock = clock
+        self._panel = panel
+        self._bus = bus
+        self.desk = Desk(rules_of(settings), settings.score_threshold, tunables_of(settings))
+        self._writer = Writer(db, clock, self.desk, settings.ingest_queue_rows)
+        self._turns = Turns(
+            db,
+            clock,
+            self.desk,
+            self._writer,
+            settings.event_keep_days,
+            settings.update_ids_keep_h,
+            settings.update_ids_keep_rows,
+            fenced=lead.fenced,
+            wake=lambda name, after_ms: panel.loop(name).wake(after_ms),
+        )
+        self.ready = False
+        self._add_loops(record, lead)
+
+    # Start.
+
+    def _add_loops(self, record: Record, lead: Lead) -> None:
+        turns, settings = self._turns, self._settings
+
+        def loop(name: str, turn: Callable[[Occasion], Awaitable[Turn]], **options: object) -> Loop:
+            return Loop(name, turn, clock=self._clock, record=record, **options)  # type: ignore[arg-type]  # options are Loop's own keywords
+
+        def observed(of_flush: TurnRecord) -> None:
+            turns.statistics.observe(of_flush)
+            record(of_flush)
+
+        def wake(name: str) -> Callable[[int], None]:
+            return lambda after_ms: self._panel.loop(name).wake(after_ms)
+
+        self._panel.add(loop("ingest", self._writer.turn), fold=True)
+        self._panel.add(loop("immediate", turns.immediate, min_gap_ms=settings.immediate_group_ms), fold=True)
+        self._panel.add(loop("urgent", turns.urgent, min_gap_ms=settings.urgent_gap_ms), fold=True)
+        self._panel.add(loop("drift", turns.drift, interval_ms=settings.drift_interval_ms), fold=True)
+        leads = {"may_run": lead.leads, "leader": lead.leader}
+        self._panel.add(loop("expire", turns.expire, interval_ms=EXPIRE_EVERY_MS, **leads))
+        self._panel.add(loop("tidy", turns.tidy, interval_ms=TIDY_EVERY_MS, **leads))
+        flush = Loop(
+            "scores",
+            turns.flush,
+            clock=self._clock,
+            record=observed,
+            interval_ms=self.desk.tunables.interval_ms,
+            min_gap_ms=settings.min_flush_gap_ms,
+        )
+        self._flush = self._panel.add(flush, last_turn=True)
+        self._writer.wake = wake("ingest")
+        self._writer.noticed = self._noticed
+
+    async def load(self) -> int:
+        """Read run-time settings, every event and what is pending. Returns the number of events."""
+        async with self._db.connection() as connection:
+            self._bus.subscribe([CONFIG_TOPIC], self._told, await self._bus.position(connection))
+            stored = await connection.fetch("select name, value from ops.setting")
+            await store.make_partitions(connection, self._clock.now_ms())
+        for row in stored:
+            if row["name"] in RUNTIME:
+                self._adopt(row["name"], orjson.loads(row["value"]), "runtime")
+        self._apply_tunables()
+        count = await self._writer.load()
+        self.ready = True
+        return count
+
+    def _noticed(self) -> None:
+        """Memory has changed: wake whom it concerns."""
+        if self.desk.changed:
+            self._panel.loop("immediate").wake()
+        if self.desk.urgent:
+            self._panel.loop("urgent").wake()
+        if len(self.desk.pending) >= self.desk.tunables.max_batch:
+            self._flush.wake()
+
+    # Producers.
+
+    async def ingest(self, ops: Sequence[Op | Rejected], who: Identity) -> list[Outcome]:
+        """One outcome per operation, in order; one that is refused already passes through."""
+        asked = [Asked(op, who) for op in ops if not isinstance(op, Rejected)]
+        written = iter(await self._writer.write(asked))
+        return [op if isinstance(op, Rejected) else next(written) for op in ops]
+
+    async def ingest_one(self, op: Op, who: Identity) -> Accepted:
+        """The outcome of one; Refused when it was not accepted."""
+        outcome = (await self.ingest([op], who))[0]
+        if isinstance(outcome, Rejected):
+            raise Refused(outcome.code, outcome.reason, field=outcome.field)
+        return outcome
+
+    async def submit(self, op: Op, who: Identity) -> asyncio.Future[list[Outcome]]:
+        """Hand one operation over, in order, without waiting for its outcome; waits only for room."""
+        return await self._writer.submit([Asked(op, who)])
+
+    # Readers of the stored state.
+
+    async def stored(self, event_id: str, who: Identity) -> dict[str, object]:
+        """An event as stored; not_found also when the asker may not see it."""
+        async with self._db.connection() as connection:
+            row = (await store.read_rows(connection, [event_id])).get(event_id)
+        if row is None or not (who.admin or visible_to(row.event, who.user)):
+            raise Refused(Code.NOT_FOUND, f"no event {event_id!r}", field="id")
+        return _stored_json(row, who)
+
+    async def search(self, query: Search, who: Identity) -> tuple[list[dict[str, object]], str | None]:
+        """A page in id order and the cursor of the next one (None: that was all)."""
+        page = replace(query, cursor=decode_cursor(query.cursor), limit=min(query.limit, SEARCH_MOST))
+        async with self._db.connection() as connection:
+            rows = await store.search(connection, page, who.user, admin=who.admin)
+        following = encode_cursor(rows[-1].event.id) if len(rows) == page.limit else None
+        return [_stored_json(row, who) for row in rows], following
+
+    async def export(self, query: Search, who: Identity) -> AsyncIterator[dict[str, object]]:
+        """All that a search finds, a page at a time."""
+        page = replace(query, limit=EXPORT_PAGE)
+        while True:
+            rows, following = await self.search(page, who)
+            for row in rows:
+                yield row
+            if following is None:
+                return
+            page = replace(page, cursor=following)
+
+    # Viewers.
+
+    def join(self, viewer: Viewer, held: Sequence[tuple[str, int]] | None = None) -> None:
+        """Start (or start again) with a viewer: a snapshot, or the difference to what it says it holds."""
+        self.desk.audience.add(viewer)
+        if held is None:
+            views.snapshot(viewer, self._look())
+        else:
+            views.hold(viewer, held)
+            views.answer(viewer, self._look(), self.desk.threshold, None)
+
+    def leave(self, viewer: Viewer) -> None:
+        """Send nothing more."""
+        self.desk.audience.remove(viewer)
+        viewer.forget()
+        viewer.owed = Owed.NOTHING
+
+    def turn_to(self, viewer: Viewer, ref: str | None) -> None:
+        """The viewer's question has changed: answer with what that changes."""
+        views.answer(viewer, self._look(), self.desk.threshold, ref)
+
+    def reveal(self, viewer: Viewer) -> None:
+        """The viewer has become someone else: send what that shows or hides, if anything."""
+        views.immediate(viewer, self._look(), None)
+
+    def resync(self, viewer: Viewer, held: Sequence[tuple[str, int]] | None, ref: str | None) -> None:
+        """The client's digest differs: the difference to `held`, or everything."""
+        if held is None:
+            views.snapshot(viewer, self._look(), ref)
+        else:
+            views.hold(viewer, held)
+            views.answer(viewer, self._look(), self.desk.threshold, ref)
+
+    def drained(self, viewer: Viewer) -> None:
+        """The viewer's waiting frame is out: send what it missed."""
+        if viewer.owed and viewer in self.desk.audience and viewer.outlet.free:
+            views.catch_up(viewer, self._look(), self.desk.threshold)
+
+    def explain(self, viewer: Viewer, event_id: str) -> dict[str, object]:
+        """Why an event has its place in the viewer's view, or none."""
+        return explain(self._look(), viewer.question, event_id)
+
+    def _look(self) -> Look:
+        return Look(self.desk.columns, self.desk.rules, self._clock.now_ms())
+
+    # Admins.
+
+    @property
+    def statistics(self) -> Statistics:
+        """The batch statistics."""
+        return self._turns.statistics
+
+    def stats(self) -> dict[str, object]:
+        """The nine statistics under the source's names, then the rest."""
+        s = self.statistics
+        return {
+            "batchesProcessed": s.batches,
+            "totalEventsProcessed": s.events,
+            "totalUsersUpdated": s.frames,
+            "averageBatchSize": s.average,
+            "lastBatchTime": s.last_ms,
+            "pendingUpdates": len(self.desk.pending),
+            "registeredUsers": len(self.desk.audience),
+            "isProcessingBatch": self._flush.running,
+            "config": self._values(),
+            **self._times(),
+            "events": len(self.desk.columns),
+            "framesDeferred": s.deferred,
+            "lastBatchSeconds": round(s.last_seconds, 6),
+            "ready": self.ready,
+        }
+
+    def config(self) -> dict[str, object]:
+        """The run-time settings, where each comes from, and when the next batch is due."""
+        return {**self._values(), "sources": dict(self.desk.tunables.sources), **self._times()}
+
+    async def configure(self, changes: Mapping[str, object], who: Identity) -> dict[str, object]:
+        """Change run-time settings: checked, stored, audited, in force. Returns config()."""
+        checked = {name: _checked(name, value) for name, value in changes.items() if value is not None}
+        if not checked:
+            raise Refused(Code.BAD_MESSAGE, f"name at least one of {', '.join(RUNTIME)}")
+        if checked.get("enableBatching") is False and self.desk.tunables.enabled:
+            await self._flush.run_now()
+        audit_id = await self._store(checked, who)
+        for name, value in checked.items():
+            self._adopt(name, value, "runtime")
+        self._apply_tunables()
+        return {**self.config(), "auditId": audit_id}
+
+    async def reset(self, name: str, who: Identity) -> dict[str, object]:
+        """Forget the run-time value of one setting: environment or default counts again."""
+        if name not in RUNTIME:
+            raise Refused(Code.NOT_FOUND, f"{name!r} is not a run-time setting; there is {', '.join(RUNTIME)}")
+        origin = tunables_of(self._settings)
+        audit_id = await self._store({name: None}, who)
+        value = self._value_of(origin, name)
+        if name == "enableBatching" and value is False and self.desk.tunables.enabled:
+            await self._flush.run_now()
+        self._adopt(name, value, origin.sources[name])
+        self._apply_tunables()
+        return {**self.config(), "auditId": audit_id}
+
+    async def force(self, who: Identity) -> dict[str, object]:
+        """Flush now; answers when every viewer's frame has been handed over or is counted as deferred."""
+        async with self._db.connection() as connection:
+            audit_id = await store.audit(connection, who.user, "force-batch", "scores")
+        record = await self._flush.run_now()
+        turn = {name: getattr(record, name) for name in ("taken", "done", "failed", "deferred")}
+        turn["seconds"] = round(record.seconds, 6)
+        if record.error is not None:
+            raise Refused(Code.UNAVAILABLE, f"the flush failed: {record.error}")
+        return {"turn": turn, "stats": self.stats(), "auditId": audit_id}
+
+    def _values(self) -> dict[str, object]:
+        return {name: self._value_of(self.desk.tunables, name) for name in RUNTIME}
+
+    def _times(self) -> dict[str, object]:
+        return {"serverTime": self._clock.now_ms(), "nextBatchAt": self._flush.next_at_ms()}
+
+    @staticmethod
+    def _value_of(tunables: Tunables, name: str) -> object:
+        return getattr(tunables, _TUNABLE[name])
+
+    def _adopt(self, name: str, value: object, source: str) -> None:
+        setattr(self.desk.tunables, _TUNABLE[name], value)
+        self.desk.tunables.sources[name] = source
+
+    def _apply_tunables(self) -> None:
+        """Batching on: the timer runs and drift rests; off: the other way round."""
+        tunables, drift = self.desk.tunables, self._panel.loop("drift")
+        if self._flush.interval_ms != tunables.interval_ms:
+            self._flush.set_interval(tunables.interval_ms)
+        _set_paused(self._flush, not tunables.enabled)
+        _set_paused(drift, tunables.enabled)
+        self._noticed()
+
+    async def _told(self, envelopes: Sequence[Envelope]) -> None:
+        """Another node's admin has changed run-time settings."""
+        for envelope in envelopes:
+            for name, change in envelope.payload.items():
+                if not envelope.own and name in RUNTIME and isinstance(change, dict):
+                    self._adopt(name, change["value"], change["source"])
+        self._apply_tunables()
+
+    async def _store(self, values: Mapping[str, object], who: Identity) -> int:
+        """Keep run-time values (None: forget) with their audit entry, and tell the other nodes; returns the audit id."""
+        before = {name: self._value_of(self.desk.tunables, name) for name in values}
+        async with self._db.transaction() as connection:
+            for name, value in values.items():
+                if value is None:
+                    await connection.execute(_UNSET, name)
+                else:
+                    await connection.execute(_SET, name, orjson.dumps(value).decode(), who.user)
+            audit_id = await store.audit(connection, who.user, "configure", "batching", before, dict(values))
+            await self._bus.publish(connection, CONFIG_TOPIC, {n: self._announced(n, v) for n, v in values.items()})
+        return audit_id
+
+    def _announced(self, name: str, value: object) -> dict[str, object]:
+        origin = tunables_of(self._settings)
+        if value is None:
+            return {"value": self._value_of(origin, name), "source": origin.sources[name]}
+        return {"value": value, "source": "runtime"}
+
+
+_SET: Final = """
+insert into ops.setting (name, value, set_by) values ($1, $2, $3)
+on conflict (name) do update set value = excluded.value, set_by = excluded.set_by, set_at = clock_timestamp()"""
+_UNSET: Final = "delete from ops.setting where name = $1"
+_TUNABLE: Final = {"batchIntervalMs": "interval_ms", "maxBatchSize": "max_batch", "enableBatching": "enabled"}
+
+
+def _set_paused(loop: Loop, paused: bool) -> None:
+    if paused and not loop.paused:
+        loop.pause()
+    elif loop.paused and not paused:
+        loop.resume()
+
+
+def _checked(name: str, value: object) -> object:
+    if name not in RUNTIME:
+        raise Refused(
+            Code.BAD_MESSAGE, f"{name!r} is not a run-time setting; there is {', '.join(RUNTIME)}", field=name
+        )
+    wrong_type = isinstance(value, bool) != (name == "enableBatching") or isinstance(value, str | float)
+    try:
+        if wrong_type:
+            raise ValueError(f"{name} is {value!r}, of the wrong type")
+        return check(RUNTIME[name], value)
+    except ValueError as error:
+        raise Refused(Code.BAD_MESSAGE, str(error), field=name) from None
+
+
+def rules_of(settings: Settings) -> Rules:
+    """What a score depends on."""
+    weights = Weights(
+        settings.weight_time,
+        settings.weight_distance,
+        settings.weight_popularity,
+        settings.weight_recency,
+        settings.weight_confidence,
+    )
+    window = Window(settings.window_past_h * HOUR_MS, settings.window_ahead_h * HOUR_MS)
+    return Rules(weights, window, settings.spacing_km)
+
+
+def tunables_of(settings: Settings) -> Tunables:
+    """The run-time settings as the environment or the defaults have them."""
+    given = settings.model_fields_set
+    sources = {wire: "environment" if name in given else "default" for wire, name in RUNTIME.items()}
+    return Tunables(settings.batch_interval_ms, settings.max_batch_size, settings.enable_batching, sources)
+
+
+def encode_cursor(event_id: str) -> str:
+    """An opaque cursor that stands after this id."""
+    return base64.urlsafe_b64encode(event_id.encode()).decode().rstrip("=")
+
+
+def decode_cursor(cursor: str | None) -> str | None:
+    """The id a cursor stands after; Refused when it is none of ours."""
+    if cursor is None:
+        return None
+    try:
+        return base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
+    except (binascii.Error, ValueError):
+        raise Refused(Code.BAD_MESSAGE, "this cursor is not one of ours; start without one", field="cursor") from None
+
+
+def _stored_json(row: Row, who: Identity) -> dict[str, object]:
+    mine = who.admin or (who.user is not None and who.user == row.event.creator_id)
+    return event_json(row.event, with_shares=mine)

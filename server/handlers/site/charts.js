@@ -1,0 +1,41 @@
+/* Small inline charts: stacked bar, countdown ring, sparkline. Plain SVG; colours come from the style sheet by class, words and
+ * numbers stand beside the picture, never only in it. */
+
+import { svg } from "./format.js";
+
+/** parts: [{name, value}] of `total`; what is missing to the total stays empty. */
+export function stackedBar(parts, total, label) {
+  const root = svg("svg", { class: "stacked", viewBox: "0 0 100 10", preserveAspectRatio: "none", role: "img", "aria-label": label });
+  let x = 0;
+  for (const { name, value } of parts) {
+    const width = Math.max(0, (value / total) * 100);
+    root.append(svg("rect", { class: `term term-${name}`, x, y: 0, width, height: 10 }));
+    x += width;
+  }
+  return root;
+}
+
+/** A ring that empties towards a moment. `set(fraction)` with 0..1, or null for "nothing planned". */
+export function ring(size = 40) {
+  const radius = size / 2 - 3;
+  const around = 2 * Math.PI * radius;
+  const centre = { cx: size / 2, cy: size / 2, r: radius };
+  const arc = svg("circle", { ...centre, class: "ring-arc", "stroke-dasharray": around, transform: `rotate(-90 ${size / 2} ${size / 2})` });
+  const node = svg("svg", { viewBox: `0 0 ${size} ${size}`, "aria-hidden": "true" }, svg("circle", { ...centre, class: "ring-track" }), arc);
+  const set = (fraction) => arc.setAttribute("stroke-dashoffset", around * (1 - Math.min(1, Math.max(0, fraction ?? 0))));
+  set(null);
+  return { node, set };
+}
+
+/** The course of a few dozen values as a line that ends in a dot. */
+export function sparkline(values, label, { width = 120, height = 24 } = {}) {
+  const root = svg("svg", { class: "spark", viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": label });
+  if (values.length === 0) return root;
+  const top = Math.max(...values, 1);
+  const step = (width - 6) / Math.max(1, values.length - 1);
+  const points = values.map((value, index) => [3 + index * step, height - 3 - (value / top) * (height - 6)]);
+  root.append(svg("polyline", { points: points.map((point) => point.map((n) => n.toFixed(1)).join(",")).join(" ") }));
+  const [x, y] = points.at(-1);
+  root.append(svg("circle", { cx: x, cy: y, r: 2.5 }));
+  return root;
+}

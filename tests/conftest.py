@@ -1,0 +1,136 @@
+"""One embedded PostgreSQL for the whole run, and a new database for each test that asks for one.
+
+All migrations are applied once, to a template; a test's database is a copy of it. The server is started without an
+event loop, so that no test's loop owns it; what has to be said to it is said from a thread with a loop of its own.
+"""
+
+import asyncio
+import itertools
+import shutil
+import tempfile
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from pathlib import Path
+
+import asyncpg
+import pytest
+import pytest_asyncio
+
+from server.edge.clock import SystemClock
+from server.edge.embedded import EmbeddedPostgres
+from server.edge.postgres import Database, migrate
+
+# A test's database is thrown away: it may be lost in a power cut, and it is small.
+FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "shared_buffers": "64MB"}
+TEMPLATE = "batchcast_template"
+
+numbers = itertools.count(1)
+
+
+def run_apart(coroutine: Coroutine[object, object, None]) -> None:
+    """Run it to its end in another thread: pytest's own event loop may be running in this one."""
+    errors: list[BaseException] = []
+
+    def body() -> None:
+        try:
+            asyncio.run(coroutine)
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=body)
+    thread.start()
+    thread.join()
+    if errors:
+        raise errors[0]
+
+
+def short_folder() -> Path:
+    """A folder that any account may enter (pytest's own are closed) and whose path is short enough for a socket."""
+    folder = Path(tempfile.mkdtemp(prefix="batchcast-test-", dir="/tmp"))
+    folder.chmod(0o711)
+    return folder
+
+
+def named(dsn: str, database: str) -> str:
+    """The same server, another database."""
+    return dsn.replace("@/postgres?", f"@/{database}?")
+
+
+async def tell(dsn: str, sql: str) -> None:
+    connection = await asyncpg.connect(dsn)
+    try:
+        await connection.execute(sql)
+    finally:
+        await connection.close()
+
+
+async def migrated(dsn: str) -> None:
+    db = await Database.open(dsn, clock=SystemClock())
+    try:
+        await migrate(db)
+    finally:
+        await db.close()
+
+
+@pytest.fixture
+def data_dir() -> Iterator[Path]:
+    """An empty folder to use as DATA_DIR, which the account that runs PostgreSQL may enter."""
+    folder = short_folder()
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[str]:
+    """The DSN of the run's own PostgreSQL."""
+    folder = short_folder()
+    server = EmbeddedPostgres(folder, settings=FAST)
+    try:
+        yield server.start_now()
+    finally:
+        server.stop_now()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def template(cluster: str) -> str:
+    """The name of a database with all migrations applied, to make others from."""
+    run_apart(tell(cluster, f"create database {TEMPLATE}"))
+    run_apart(migrated(named(cluster, TEMPLATE)))
+    return TEMPLATE
+
+
+@pytest.fixture
+def new_database(cluster: str) -> Iterator[Callable[[str], str]]:
+    """Makes databases from a template of that name and returns their DSNs; all are dropped after the test."""
+    made: list[str] = []
+
+    def make(source: str) -> str:
+        name = f"test_{next(numbers)}"
+        run_apart(tell(cluster, f"create database {name} template {source}"))
+        made.append(name)
+        return named(cluster, name)
+
+    yield make
+    for name in made:
+        run_apart(tell(cluster, f"drop database if exists {name} with (force)"))
+
+
+@pytest.fixture
+def dsn(template: str, new_database: Callable[[str], str]) -> str:
+    """A database of this test's own, with the whole schema and no rows."""
+    return new_database(template)
+
+
+@pytest.fixture
+def empty_dsn(new_database: Callable[[str], str]) -> str:
+    """A database of this test's own, without a schema."""
+    return new_database("template1")
+
+
+@pytest_asyncio.fixture
+async def db(dsn: str) -> AsyncIterator[Database]:
+    """The same database, opened."""
+    database = await Database.open(dsn, clock=SystemClock())
+    yield database
+    await database.close()
