@@ -1,14 +1,18 @@
 """The command line: `python -m server` and the console script `batchcast` are the same. The commands are in server/commands/.
 
+Settings come from the environment; what a file `.env` in the working directory holds counts where the environment says nothing.
+
 Exit codes: 0 done, 1 something was refused, failed or diverged, 2 wrong usage or no server.
 """
 
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Final
 
 import typer
+from dotenv import load_dotenv
 from rich.markup import escape
 
 from server.commands import access, events, operating, running, telling, watching
@@ -38,6 +42,7 @@ app.command("schema", rich_help_panel="Know the protocol")(telling.schema)
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with its code."""
+    load_dotenv(Path(".env"), override=False)
     given = sys.argv[1:] if arguments is None else arguments
     try:
         app([f"--shift-path={text.removeprefix(SHIFT)}" if text.startswith(SHIFT) else text for text in given])

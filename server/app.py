@@ -46,6 +46,7 @@ LEDGER_MS: Final = 1000
 ALERTS_MS: Final = 10_000
 RETIRE_MS: Final = 3_600_000
 BUS_MS: Final = 2000
+RETAIN_MS: Final = 60_000
 LAG_MS: Final = 100
 
 log = structlog.get_logger()
@@ -132,7 +133,7 @@ class App:
         add("leader", self._lead_turn, round(self.leadership.interval_s * 1000))
         bus = add("bus", self._bus_turn, BUS_MS)
         self.bus.woken = bus.wake
-        add("bus-retain", self._retain_turn, RETIRE_MS)
+        add("bus-retain", self._retain_turn, RETAIN_MS)
         add("connections", self.hub.sweep, SWEEP_MS)
         add("lag", self._probe_lag, LAG_MS)
 

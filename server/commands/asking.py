@@ -34,6 +34,20 @@ Token: TypeAlias = Annotated[
 ]
 AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
+Maps: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--map", metavar="FIELD=PATH", help="Feed a field from a path or column; FIELD= leaves it out; id=@content."
+    ),
+]
+Errors: TypeAlias = Annotated[
+    Path | None, typer.Option("--errors", help="Write every bad row's report here, as NDJSON.")
+]
+RowFormat: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--format", help="json, geojson, ndjson or csv; default: by the name, else by the first bytes."),
+]
+
 
 def token_for(url: str, token: str | None) -> str | None:
     """The token to send to this address, if there is one."""

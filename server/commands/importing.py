@@ -23,7 +23,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from server.commands.asking import DEFAULT_URL, Token, Url
+from server.commands.asking import DEFAULT_URL, Errors, Maps, RowFormat, Token, Url
 from server.commands.calling import FAILED, Failed, Json, Server, Unreachable, err, run, stop
 from server.core.event import Rejected
 from server.edge.clock import SystemClock
@@ -80,12 +80,7 @@ class Report:
 
 def import_events(
     file: Annotated[Path, typer.Argument(help="JSON, GeoJSON, NDJSON or CSV; - is standard input.")],
-    maps: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--map", metavar="FIELD=PATH", help="Feed a field from a path or column; FIELD= leaves it out; id=@content."
-        ),
-    ] = None,
+    maps: Maps = None,
     sets: Annotated[
         list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Give a field the same value in every row.")
     ] = None,
@@ -100,13 +95,8 @@ def import_events(
             help="Where that time is (also --shift-to-now=PATH); default: the log's own, else start.",
         ),
     ] = None,
-    fmt: Annotated[
-        str | None,
-        typer.Option("--format", help="json, geojson, ndjson or csv; default: by the name, else by the first bytes."),
-    ] = None,
-    errors: Annotated[
-        Path | None, typer.Option("--errors", help="Write every bad row's report here, as NDJSON.")
-    ] = None,
+    fmt: RowFormat = None,
+    errors: Errors = None,
     url: Url = DEFAULT_URL,
     token: Token = None,
 ) -> None:

@@ -27,7 +27,7 @@ from typing import Annotated, BinaryIO, Final, TypeVar
 import orjson
 import typer
 
-from server.commands.asking import DEFAULT_URL, Token, Url
+from server.commands.asking import DEFAULT_URL, Errors, Maps, Token, Url
 from server.commands.calling import FAILED, Json, Server, run, stop
 from server.commands.importing import (
     BATCH_ROWS,
@@ -175,15 +175,18 @@ def replay_log(
     count: Annotated[
         str | None, typer.Option("--count", help="The counter: rsvpCount, saveCount or scanCount.")
     ] = None,
-    maps: Annotated[
-        list[str] | None, typer.Option("--map", metavar="FIELD=PATH", help="Also create the events, from these paths.")
-    ] = None,
+    maps: Maps = None,
     shift: Annotated[
-        bool, typer.Option("--shift/--no-shift", help="Make the log's newest time now for the events' times.")
+        bool,
+        typer.Option("--shift-to-now/--no-shift", help="Move the events' times so that the log's newest time is now."),
     ] = True,
-    errors: Annotated[
-        Path | None, typer.Option("--errors", help="Write every bad line's report here, as NDJSON.")
+    shift_path: Annotated[
+        str | None,
+        typer.Option(
+            "--shift-path", metavar="PATH", help="Where that time is (also --shift-to-now=PATH); default: --time."
+        ),
     ] = None,
+    errors: Errors = None,
     url: Url = DEFAULT_URL,
     token: Token = None,
 ) -> None:
@@ -197,8 +200,9 @@ def replay_log(
             total = sum(1 for _ in _rows(fmt, source))
             source.seek(0)
             if shift and reading.mapping is not None:
+                path = shift_path or reading.time
                 moved = shift_to_now(
-                    fmt, reading.mapping, reading.time, chunks(source), clock.now_ms(), document_bytes=DOCUMENT_BYTES
+                    fmt, reading.mapping, path, chunks(source), clock.now_ms(), document_bytes=DOCUMENT_BYTES
                 )
                 reading = replace(reading, mapping=moved)
                 source.seek(0)

@@ -46,7 +46,7 @@ from server.edge.line import Line
 from server.edge.postgres import Connection, Database
 from server.errors import Refused, Unavailable
 
-# A turn each third of it survives two lost renewals, and a dead leader is replaced within 8 s, a hung one too.
+# With a turn each third of it a leader survives one lost renewal, and a dead or hung one is replaced within about 8 s.
 LEASE_S = 6.0
 TURNS_A_LEASE = 3
 # Advisory locks of ours are pairs of numbers: one of these and the checksum of the lease's name.

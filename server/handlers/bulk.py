@@ -30,6 +30,7 @@ from aiohttp import web
 
 from server.core.event import Accepted, Op, Outcome, Rejected, Upsert
 from server.core.identity import Identity
+from server.edge.clock import Clock
 from server.edge.web import apart, body, check_length, chunks, error_of, json, media_type, refusal, unavailable
 from server.errors import Code, Refused, Unavailable
 from server.handlers.ports import TEXT, WHOLE, Content, Ports, Query, Route, list_of, object_of, of_json, or_null, ref
@@ -41,6 +42,8 @@ Rows: TypeAlias = Sequence[Op | Rejected]
 
 SLICE_ROWS: Final = 1000
 IN_FLIGHT: Final = 2
+BITE: Final = 16 << 10
+"""Bytes that are taken apart in one go: a few milliseconds' work."""
 REJECTED_LISTED: Final = 1000
 SHORT_BODY: Final = 1 << 20
 """Bodies that say that they are no longer than this need no place among the streams (bytes)."""
@@ -132,35 +135,39 @@ def _body(request: web.Request, ports: Ports, fmt: Format) -> AsyncIterator[byte
 
 
 async def _again(held: bytes) -> AsyncIterator[bytes]:
-    for part in _parts(held):
+    for part in _parts(held, APART_ABOVE):
         yield part
 
 
-def _parts(held: bytes) -> Iterator[bytes]:
-    return (held[start : start + APART_ABOVE] for start in range(0, len(held), APART_ABOVE))
+def _parts(held: bytes, size: int) -> Iterator[bytes]:
+    return (held[start : start + size] for start in range(0, len(held), size))
 
 
 def _shifted(fmt: Format, mapping: Mapping, path: str | None, held: bytes, ports: Ports) -> Mapping:
     settings = ports.settings
     sizes = {"row_bytes": settings.row_bytes, "document_bytes": settings.http_body_bytes}
-    return shift_to_now(fmt, mapping, path, _parts(held), ports.clock.now_ms(), **sizes)
+    return shift_to_now(fmt, mapping, path, _parts(held, APART_ABOVE), ports.clock.now_ms(), **sizes)
 
 
 async def _take(
     ports: Ports, who: Identity, source: AsyncIterator[bytes], intake: Intake, if_version: int | None = None
 ) -> web.Response:
     tally = Tally()
-    rows = _rows(source, intake)
+    rows = _rows(source, intake, ports.clock)
     await _write(ports, who, rows if if_version is None else _only(rows, if_version), tally)
     return answer(tally, intake.single)
 
 
-async def _rows(source: AsyncIterator[bytes], intake: Intake) -> AsyncIterator[Rows]:
-    """The rows as they come; a long document is taken apart in a thread."""
+async def _rows(source: AsyncIterator[bytes], intake: Intake, clock: Clock) -> AsyncIterator[Rows]:
+    """The rows as they come, others being served after each bite; a long document is taken apart in a thread."""
     size = 0
     async for chunk in source:
         size += len(chunk)
-        yield intake.feed(chunk)
+        some: list[Op | Rejected] = []
+        for piece in _parts(chunk, BITE):
+            some += intake.feed(piece)
+            await clock.sleep(0)
+        yield some
     yield await apart(intake.close) if size > APART_ABOVE else intake.close()
 
 

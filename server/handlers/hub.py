@@ -68,6 +68,9 @@ class Hub:
         """Why one more connection of this user or address may not come in, if so."""
         if len(self._members) >= self._settings.max_connections:
             return Refused(Code.TOO_MANY, "the server is full", limit=self._settings.max_connections)
+        return self._too_many_of(key)
+
+    def _too_many_of(self, key: str) -> Refused | None:
         if key and self._by_key[key] >= self._settings.connections_per_user:
             most = self._settings.connections_per_user
             return Refused(Code.TOO_MANY, f"at most {most} connections for {key}; close another first", limit=most)
@@ -83,7 +86,7 @@ class Hub:
         """It has become somebody else's; Refused when that user has too many."""
         if self._members[member] == key:
             return
-        refusal = self.refusal(key) if len(self._members) < self._settings.max_connections else None
+        refusal = self._too_many_of(key)
         if refusal is not None:
             raise refusal
         self._forget(self._members[member])

@@ -26,6 +26,8 @@ from server.edge.web import COMPRESS_ABOVE, accepts_gzip, hostname
 from server.handlers.ports import Content, Ports, Route
 
 SITE: Final = Path(__file__).parent / "site"
+EXAMPLES: Final = Path(__file__).parents[2] / "client-examples" / "browser"
+"""The example page, where this is a checkout: served as /site/examples/index.html."""
 INDEX: Final = "index.html"
 PLACEHOLDER: Final = b"{{WS_PORT}}"
 LEAFLET_FILES: Final = ("leaflet.js", "leaflet.css", "images/*.png")
@@ -58,6 +60,8 @@ def _read() -> Iterator[tuple[str, File]]:
     for path in sorted(SITE.rglob("*")):
         if path.is_file() and not path.name.startswith((".", "_")):
             yield path.relative_to(SITE).as_posix(), file_of(path.name, path.read_bytes())
+    for path in sorted(EXAMPLES.glob("*.*")):
+        yield f"examples/{path.name}", file_of(path.name, path.read_bytes())
     leaflet = Path(xstatic.pkg.leaflet.BASE_DIR)
     for pattern in LEAFLET_FILES:
         for path in sorted(leaflet.glob(pattern)):

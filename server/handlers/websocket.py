@@ -147,6 +147,7 @@ class Peer:
     async def _each(self, values: list[object]) -> None:
         self._take_token(len(values))
         for value in values:
+            await self.wire.until_room()
             try:
                 await self._receive(value)
             except Refused as refusal:

@@ -7,6 +7,7 @@ the bytes of one version are made once and closed with each viewer's relevanceSc
 
 from __future__ import annotations
 
+from reprlib import Repr
 from typing import Annotated, Any, Final
 from zoneinfo import ZoneInfo
 
@@ -40,8 +41,12 @@ def _point(value: object) -> object:
 
 
 def _properties(value: dict[str, Any] | None) -> dict[str, Any] | None:
-    if value is not None and len(canonical(value)) > MAX_PROPERTIES:
-        raise ValueError(f"at most {MAX_PROPERTIES} bytes of JSON")
+    try:
+        size = 0 if value is None else len(canonical(value).encode())
+    except orjson.JSONEncodeError as error:
+        raise ValueError(f"not JSON that can be kept: {error}") from None
+    if size > MAX_PROPERTIES:
+        raise ValueError(f"at most {MAX_PROPERTIES} bytes of JSON, not {size}")
     return value
 
 
@@ -99,8 +104,8 @@ class PopularityIn(Wire):
     save_count: Counter | None = None
     rsvp_count: Counter | None = None
     delta: PopularityDelta | None = None
-    update_id: Identifier | None = None
-    priority: Priority | None = None
+    update_id: Identifier | None = Field(default=None, description="makes a retry harmless: the same answer again")
+    priority: Priority | None = Field(default=None, description="high: published within URGENT_GAP_MS")
 
     @model_validator(mode="after")
     def _one_way(self) -> PopularityIn:
@@ -137,14 +142,20 @@ def event_op(row: object, if_version: int | None = None) -> Upsert:
     """The Upsert that a JSON object asks for; Refused (bad_message, with the field) when it can't be understood."""
     if not isinstance(row, dict):
         raise Refused(Code.BAD_MESSAGE, f"an event is a JSON object, not {type(row).__name__}", field="event")
-    foreign = {k: v for k, v in row.items() if k not in _OURS and k not in _SERVERS}
-    if foreign:
-        row = {**row, "properties": {**foreign, **(row.get("properties") or {})}}
     try:
-        model = EventIn.model_validate(row)
+        model = EventIn.model_validate(_gathered(row))
     except ValidationError as error:
         raise refused(error) from None
     return Upsert(model.id, _given(model), if_version)
+
+
+def _gathered(row: dict[str, Any]) -> dict[str, Any]:
+    """The row with its foreign names in `properties`; where these can't be joined it is left for the model to refuse."""
+    foreign = {k: v for k, v in row.items() if k not in _OURS and k not in _SERVERS}
+    given = row.get("properties")
+    if not foreign or not isinstance(given, dict | None):
+        return row
+    return {**row, "properties": {**foreign, **(given or {})}}
 
 
 def popularity_op(row: object) -> Popularity:
@@ -167,12 +178,17 @@ def refused(error: ValidationError) -> Refused:
         code = Code.BAD_VIEWPORT
     elif "filters" in path[:2]:
         code = Code.BAD_FILTER
-    shown = "" if first["type"] == "missing" else f" (got {_short(first['input'])})"
+    shown = "" if first["type"] == "missing" else f" (got {short(first['input'])})"
     return Refused(code, f"{message}{shown}", field=".".join(path) or None)
 
 
-def _short(value: object) -> str:
-    text = repr(value)
+_REPR: Final = Repr()
+_REPR.maxlevel, _REPR.maxstring, _REPR.maxother = 3, 60, 60
+
+
+def short(value: object) -> str:
+    """A value as an error message shows it, however long or deep a stranger made it."""
+    text = _REPR.repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
 
 
@@ -181,8 +197,9 @@ def _given(model: EventIn) -> dict[str, object]:
     for name in sorted(model.model_fields_set - {"id"}):
         value = getattr(model, name)
         if name == "location":
-            if value is not None:
-                fields["latitude"], fields["longitude"] = value.latitude, value.longitude
+            fields["latitude"], fields["longitude"] = (
+                (None, None) if value is None else (value.latitude, value.longitude)
+            )
         elif name in _COUNTERS:
             fields[_COUNTERS[name]] = value
         elif name == "properties":

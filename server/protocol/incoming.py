@@ -12,7 +12,7 @@ from pydantic import Field, StringConstraints, ValidationError
 
 from server.core.event import Delete, Popularity, Upsert
 from server.errors import Code, Refused
-from server.protocol.event import PopularityIn, event_op, refused
+from server.protocol.event import PopularityIn, event_op, refused, short
 from server.protocol.values import Detail, Filters, Identifier, Location, Viewport, Whole, Wire
 
 Ref = Annotated[str, StringConstraints(strict=True, max_length=64)]
@@ -24,7 +24,7 @@ MAX_EVENTS: Final = 500
 class Request(Wire):
     """What every request shares: `ref`, echoed in its answer."""
 
-    ref: Ref | None = None
+    ref: Ref | None = Field(default=None, description="echoed in the answer")
 
 
 class Authenticate(Request):
@@ -37,25 +37,35 @@ class Authenticate(Request):
 class Resume(Wire):
     """Come back to an earlier session; `held` is what the client still holds, [[id, version], ...]."""
 
-    session: Annotated[str, StringConstraints(max_length=64)]
-    seq: Whole | None = None
-    held: Held | None = None
+    session: Annotated[str, StringConstraints(max_length=64), Field(description="as in `registered`")]
+    seq: Whole | None = Field(default=None, description="the last one that arrived")
+    held: Held | None = Field(default=None, description="[[id, version], ...]; wins whenever it is given")
 
 
 class Register(Request):
     """Look at a part of the map; a second one replaces the first."""
 
     type: Literal["register"]
-    token: Token | None = None
+    token: Token | None = Field(default=None, description="as `authenticate` before it")
     viewport: Viewport
-    filters: Filters = ()
-    max_events: Annotated[int, Field(strict=True, ge=1, le=MAX_EVENTS)] | None = None
-    location: Location | None = None
-    fields: Detail = "full"
-    reasons: Annotated[bool, Field(strict=True)] = False
-    clusters: Annotated[bool, Field(strict=True)] = False
-    min_interval_ms: Annotated[int, Field(strict=True, ge=0, le=86_400_000)] | None = None
-    max_bytes_per_batch: Annotated[int, Field(strict=True, ge=1024, le=1 << 30)] | None = None
+    filters: Filters = Field(default=(), description="any of them must match; empty: everything accessible")
+    max_events: Annotated[int, Field(strict=True, ge=1, le=MAX_EVENTS)] | None = Field(
+        default=None, description="how many events the view holds at most; else DEFAULT_MAX_EVENTS"
+    )
+    location: Location | None = Field(
+        default=None, description="where distances are measured from; else the viewport's centre"
+    )
+    fields: Detail = Field(default="full", description="delta: updates may carry only what changed")
+    reasons: Annotated[bool, Field(strict=True)] = Field(default=False, description="say why events leave the view")
+    clusters: Annotated[bool, Field(strict=True)] = Field(
+        default=False, description="also count what is in view but not shown"
+    )
+    min_interval_ms: Annotated[int, Field(strict=True, ge=0, le=86_400_000)] | None = Field(
+        default=None, description="no batch sooner than this after the last"
+    )
+    max_bytes_per_batch: Annotated[int, Field(strict=True, ge=1024, le=1 << 30)] | None = Field(
+        default=None, description="a batch that is larger sends the best first, the rest with the next"
+    )
     resume: Resume | None = None
 
 
@@ -83,7 +93,7 @@ class Resync(Request):
     """The digests differ: send the difference to `held`, or everything."""
 
     type: Literal["resync"]
-    held: Held | None = None
+    held: Held | None = Field(default=None, description="[[id, version], ...]; absent: send everything")
 
 
 class Ping(Request):
@@ -104,7 +114,9 @@ class EventUpsert(Request):
 
     type: Literal["event-upsert"]
     event: dict[str, Any]
-    if_version: Whole | None = None
+    if_version: Whole | None = Field(
+        default=None, description="refused with conflict unless this is its version; 0: it is new"
+    )
 
     def op(self) -> Upsert:
         """As the operation; Refused when the event can't be understood."""
@@ -116,7 +128,7 @@ class EventDelete(Request):
 
     type: Literal["event-delete"]
     id: Identifier
-    if_version: Whole | None = None
+    if_version: Whole | None = Field(default=None, description="refused with conflict unless this is its version")
 
     def op(self) -> Delete:
         """As the operation."""
@@ -224,7 +236,7 @@ def parse(value: object) -> Message:
     model = MESSAGES.get(kind) if isinstance(kind, str) else None
     if model is None:
         known = ", ".join(MESSAGES)
-        raise Refused(Code.BAD_MESSAGE, f"unknown type {str(kind)[:40]!r}; known are {known}", field="type")
+        raise Refused(Code.BAD_MESSAGE, f"unknown type {short(kind)}; known are {known}", field="type")
     try:
         return model.model_validate(value)
     except ValidationError as error:

@@ -24,7 +24,7 @@ Text = Annotated[str, StringConstraints(strict=True, max_length=200)]
 MAX_MS: Final = 253_402_300_799_999
 """The last millisecond of the year 9999: what a datetime can hold."""
 MIN_MS: Final = -62_135_596_800_000
-_DATE: Final = re.compile(r"\d{4}-\d{2}-\d{2}")
+_DATE: Final = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 
 
 def to_ms(value: object) -> int:

@@ -33,6 +33,12 @@ def ws(site: Site) -> str:
     return f"ws://127.0.0.1:{site.ws_port}/ws"
 
 
+def elsewhere(name: str, title: str) -> dict[str, Any]:
+    """One more event, where no other is: of two side by side only the better is shown."""
+    place = {"latitude": 37.3, "longitude": -122.1 - len(name) / 50}
+    return {**sample_events()[0], "id": name, "title": title, "location": place}
+
+
 async def call(site: Site, method: str, path: str, body: object = None) -> Any:
     return await asyncio.to_thread(site.call, method, path, body)
 
@@ -40,7 +46,7 @@ async def call(site: Site, method: str, path: str, body: object = None) -> Any:
 async def test_what_a_client_holds_is_what_the_server_says(site: Site, ws: str) -> None:
     async with Client(ws, viewport=BAY) as client:
         assert len(client.events) > 5
-        await call(site, "POST", "/events", {**sample_events()[0], "id": "extra", "title": "Extra"})
+        await call(site, "POST", "/events", elsewhere("extra", "Extra"))
         while "extra" not in client.events:
             assert (await client.next_change(LIMIT_S)).matches
         await call(site, "POST", "/popularity", {"eventId": "extra", "rsvpCount": 3})
@@ -82,7 +88,7 @@ async def test_a_client_comes_back_after_a_restart_and_sees_what_it_missed(site:
     async with Client(ws, viewport=BAY) as client:
         await asyncio.to_thread(site.stop)
         await asyncio.to_thread(site.start)
-        await call(site, "POST", "/events", {**sample_events()[0], "id": "missed", "title": "Missed"})
+        await call(site, "POST", "/events", elsewhere("missed", "Missed"))
         while "missed" not in client.events:
             await client.next_change(LIMIT_S)
         assert client.connections == 2
@@ -100,7 +106,7 @@ async def test_the_example_program_prints_the_view_and_its_changes(site: Site, w
     try:
         async with asyncio.timeout(LIMIT_S):
             assert b"events in view" in await process.stdout.readline()
-            await call(site, "POST", "/events", {**sample_events()[0], "id": "shown", "title": "Shown at once"})
+            await call(site, "POST", "/events", elsewhere("shown", "Shown at once"))
             while b"Shown at once" not in await process.stdout.readline():
                 pass
     finally:

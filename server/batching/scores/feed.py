@@ -142,6 +142,8 @@ class Feed:
         """Memory has changed: wake whom it concerns."""
         if self.desk.changed:
             self._panel.loop("immediate").wake()
+        if not self.desk.tunables.enabled:
+            self.desk.urgent.update(self.desk.pending)  # left from when batching was on: no batch comes for it
         if self.desk.urgent:
             self._panel.loop("urgent").wake()
         if len(self.desk.pending) >= self.desk.tunables.max_batch:

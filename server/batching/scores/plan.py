@@ -195,8 +195,9 @@ def _given_count(op: Upsert, name: str, before: int) -> int:
 
 def _inconsistent(event: Event, op: Upsert) -> Rejected | None:
     """What only the merged event shows: an end before its start, a rule that its start can't carry."""
-    if op.fields.get("start_ms", 0) is None:
-        return Rejected(op.id, Code.BAD_MESSAGE, "start can't be cleared: every event has one", "start")
+    for name, wire in (("start_ms", "start"), ("latitude", "location")):
+        if op.fields.get(name, 0) is None:
+            return Rejected(op.id, Code.BAD_MESSAGE, f"{wire} can't be cleared: every event has one", wire)
     if event.end_ms is not None and event.end_ms < event.start_ms:
         return Rejected(op.id, Code.BAD_MESSAGE, "end must not be before start", "end")
     if event.recurrence is not None and {"recurrence", "start_ms", "timezone"} & op.fields.keys():

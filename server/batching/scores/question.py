@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 
 from server.batching.scores.score import Vector, chord2, chord2_of_km, unit_vector
 from server.core.event import SHOWN, Event, visible_to
-from server.protocol.values import DateRange, Filter, Location, Viewport
+from server.protocol.values import MAX_MS, DateRange, Filter, Location, Viewport
 
 DAY = dt.timedelta(days=1)
 
@@ -115,6 +115,8 @@ def _overlaps(span: DateRange, zone: str | None, start_ms: int, end_ms: int | No
 def day_start_ms(day: str, zone: str | None, *, after: bool = False) -> int:
     """When a local day begins (`after`: when the next one does), UTC epoch ms."""
     date = dt.date.fromisoformat(day)
+    if after and date == dt.date.max:
+        return MAX_MS + 1
     local = dt.datetime.combine(date + DAY if after else date, dt.time(), tzinfo=ZoneInfo(zone or "UTC"))
     return round(local.timestamp() * 1000)
 

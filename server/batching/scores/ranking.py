@@ -7,13 +7,17 @@ version that judges it lives in tests/oracle.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
-from server.batching.scores.columns import Columns, Entry, Floats, Longs
+from server.batching.scores.columns import Columns, Entry, Flags, Floats, Longs
 from server.batching.scores.question import Question, Window, passes
 from server.batching.scores.score import EARTH_KM, HOUR_MS, QUANTUM, Weights, chord2_of_km, relative_score
 from server.core.event import visible_to
+
+BLOCK: Final = 128
+"""Events that the spacing compares at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,22 +149,32 @@ def best_first(columns: Columns, rows: Longs, raw: Floats) -> Longs:
 
 
 def spaced(vectors: Floats, spacing_km: float, limit: int) -> Longs:
-    """Positions kept, walking from the top: nearer than `spacing_km` to one kept is dropped; at most `limit`."""
+    """Positions kept, walking from the top: nearer than `spacing_km` to one kept is dropped; at most `limit`.
+
+    In blocks: one matrix product says who is too near to whom, and only where somebody is does a walk have to be made.
+    """
     if spacing_km <= 0 or len(vectors) == 1:
         return np.arange(min(limit, len(vectors)))
-    least = chord2_of_km(spacing_km)
-    kept: list[int] = []
-    free = np.ones(len(vectors), np.bool_)
-    position = 0
-    while len(kept) < limit:
-        position += int(free[position:].argmax()) if position < len(free) else 0
-        if position >= len(free) or not free[position]:
+    most = 1 - chord2_of_km(spacing_km) / 2
+    kept = np.empty(0, np.int64)
+    for begin in range(0, len(vectors), BLOCK):
+        block = vectors[begin : begin + BLOCK]
+        free: Flags = np.ones(len(block), np.bool_)
+        if len(kept):
+            free &= ~(block @ vectors[kept].T > most).any(axis=1)
+        kept = np.concatenate([kept, begin + _walk(block, free, most)])
+        if len(kept) >= limit:
             break
-        kept.append(position)
-        apart = vectors[position + 1 :] - vectors[position]
-        free[position + 1 :] &= (apart * apart).sum(axis=1) >= least
-        position += 1
-    return np.array(kept, np.int64)
+    return kept[:limit]
+
+
+def _walk(block: Floats, free: Flags, most: float) -> Longs:
+    """The greedy walk within a block, over those still free; two points are too near when their cosine is above `most`."""
+    near = np.triu(block @ block.T > most, 1)
+    for position in np.flatnonzero(near.any(axis=1)).tolist():
+        if free[position]:
+            free &= ~near[position]
+    return np.flatnonzero(free)
 
 
 def _entry(columns: Columns, row: int) -> Entry:

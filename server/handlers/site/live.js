@@ -35,6 +35,16 @@ const CLOSED_FOR_GOOD = new Set([1002, 1003, 1007, 1009]);
 const TOPIC_MESSAGES = new Set(["progress", "status", "alert"]);
 const MASK_64 = (1n << 64n) - 1n;
 
+/** The wait that a restarting server names in its close reason, {"retryAfterMs": n}; 0 when it names none. */
+function retryAfterMs(reason) {
+  try {
+    const named = Number(JSON.parse(reason).retryAfterMs);
+    return Number.isFinite(named) && named > 0 ? named : 0;
+  } catch {
+    return 0;
+  }
+}
+
 /** An answer of the server that says no; `message` is a sentence for a person, `code` one of the documented codes. */
 export class Refusal extends Error {
   constructor({ code = "unavailable", message = "The server gave no reason.", field, limit, retry = false } = {}) {
@@ -291,7 +301,7 @@ export class BatchcastClient {
     const attempt = this.state.attempt + 1;
     const ceiling = Math.min(BACKOFF_MAX_MS, BACKOFF_FIRST_MS * 2 ** Math.min(attempt - 1, 10));
     // A restarting server names the wait in its close reason, so that not everybody comes back in the same moment.
-    const named = code === CLOSED_RESTARTING ? Math.min(BACKOFF_MAX_MS, Number.parseInt(reason, 10) || 0) : 0;
+    const named = code === CLOSED_RESTARTING ? Math.min(BACKOFF_MAX_MS, retryAfterMs(reason)) : 0;
     const wait = named + ceiling * (0.5 + Math.random() / 2);
     this.#timer = setTimeout(() => this.#connect(), wait);
     this.#become("lost", { attempt, retryAt: Date.now() + wait, reason: reason || null });
