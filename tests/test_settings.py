@@ -190,7 +190,7 @@ def test_every_setting_says_what_it_is_and_in_which_unit(name: str) -> None:
     assert description.endswith(".")
     unit = name.rsplit("_", 1)[-1]
     if unit in ("ms", "km", "h", "bytes"):
-        assert f"({unit})" in description or unit == "h" and "Hours" in description
+        assert f"({unit})" in description or (unit == "h" and "Hours" in description)
     assert default_text(name) == "" or getattr(load({name.upper(): default_text(name)}), name) == getattr(
         Settings(), name
     )

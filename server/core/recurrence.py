@@ -29,21 +29,29 @@ MAX_TEXT: Final = 500
 SEARCH_YEARS: Final = 30
 """Years that are searched at least."""
 _WHOLE: Final = r"[1-9]\d{0,8}"
-_NUMBERS: Final = r"[+-]?\d{1,3}(,[+-]?\d{1,3})*"
 _DAY: Final = r"([+-]?\d{1,2})?(MO|TU|WE|TH|FR|SA|SU)"
+_RANGES: Final = {
+    "BYHOUR": (0, 23),
+    "BYMINUTE": (0, 59),
+    "BYSECOND": (0, 59),
+    "BYMONTH": (1, 12),
+    "BYMONTHDAY": (1, 31),
+    "BYYEARDAY": (1, 366),
+    "BYWEEKNO": (1, 53),
+    "BYSETPOS": (1, 366),
+}
+"""The numbers that the standard allows, without their sign. The library takes others, and fails on some of them years later."""
 _PARTS: Final = {
     "FREQ": r"[A-Z]+",
     "INTERVAL": _WHOLE,
     "COUNT": _WHOLE,
     "UNTIL": r"\d{8}(T\d{6}Z?)?",
-    "WKST": _DAY,
+    "WKST": "MO|TU|WE|TH|FR|SA|SU",
     "BYDAY": rf"{_DAY}(,{_DAY})*",
-    "BYHOUR": _NUMBERS,
-    "BYMINUTE": r"\d{1,2}",
-    "BYSECOND": r"\d{1,2}",
-    **dict.fromkeys(("BYMONTH", "BYMONTHDAY", "BYYEARDAY", "BYWEEKNO", "BYSETPOS"), _NUMBERS),
+    **dict.fromkeys(_RANGES, r"[+-]?\d{1,3}(,[+-]?\d{1,3})*"),
+    **dict.fromkeys(("BYMINUTE", "BYSECOND"), r"\d{1,2}"),
 }
-"""What each part may be. A list of minutes or seconds would be finer than hourly."""
+"""What each part looks like. A list of minutes or seconds would be finer than hourly."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,13 +131,25 @@ def _parts(rule: str) -> dict[str, str]:
 
 
 def _fit_together(parts: dict[str, str]) -> None:
-    frequency = parts.get("FREQ")
+    frequency = parts.get("FREQ", "none")
     if frequency not in FREQUENCIES:
         raise ValueError(f"FREQ must be one of {', '.join(FREQUENCIES)}, not {frequency}")
     if "BYSETPOS" in parts and frequency not in SET_POSITIONS:
         raise ValueError(f"BYSETPOS goes with FREQ={' or '.join(SET_POSITIONS)}, not {frequency}")
     if "COUNT" in parts and "UNTIL" in parts:
         raise ValueError("COUNT and UNTIL exclude each other")
+    for name in parts.keys() & _RANGES.keys():
+        _in_range(name, parts[name].split(","), *_RANGES[name])
+    numbered = [day[:-2] for day in parts.get("BYDAY", "").split(",") if len(day) > 2]
+    if numbered:
+        most = 0 if frequency not in SET_POSITIONS else 53 if frequency == "YEARLY" and "BYMONTH" not in parts else 5
+        _in_range(f"the number in BYDAY with FREQ={frequency}", numbered, 1, most)
+
+
+def _in_range(name: str, numbers: list[str], least: int, most: int) -> None:
+    for number in numbers:
+        if not least <= abs(int(number)) <= most:
+            raise ValueError(f"{name} is {number}, which must be from {least} to {most}")
 
 
 def _until_ms(text: str | None, zone: ZoneInfo) -> float:

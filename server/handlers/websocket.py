@@ -353,17 +353,20 @@ class WebSocketServer:
         if self._server is None:
             return
         self._server.close(close_connections=False)
-        peers = [p for p in self._deps.hub if isinstance(p, Peer)]
-        for peer in peers:
+        for peer in self._peers():
             peer.end()
         deadline = self._deps.clock.monotonic() + timeout_s
-        while any(not p.wire.idle for p in peers) and self._deps.clock.monotonic() < deadline:
+        while any(not p.wire.idle for p in self._peers()) and self._deps.clock.monotonic() < deadline:
             await self._deps.clock.sleep(0.02)
-        for peer in peers:
+        for peer in self._peers():
             after_ms = round(self._deps.clock.random() * self._deps.settings.return_jitter_ms)
             peer.close(RESTART, orjson.dumps({"retryAfterMs": after_ms}).decode())
         while len(self._deps.hub) and self._deps.clock.monotonic() < deadline + 2 * CLOSE_S:
             await self._deps.clock.sleep(0.02)
+
+    def _peers(self) -> list[Peer]:
+        """Those connected now."""
+        return [p for p in self._deps.hub if isinstance(p, Peer)]
 
     async def _serve(self, connection: ServerConnection) -> None:
         who = getattr(connection, "batchcast_who", ANONYMOUS)

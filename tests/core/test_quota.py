@@ -53,10 +53,10 @@ def test_no_window_lets_through_more_than_burst_plus_rate_times_its_length(
             assert total <= burst + rate * (taken[last][0] - taken[first][0])
 
 
-@given(st.integers(1, 8), st.integers(1, 20), GAPS)
+@given(st.sampled_from([1, 2, 4, 8]), st.integers(1, 20), GAPS)
 def test_who_stays_below_the_rate_is_never_refused(rate: int, burst: int, asked: list[tuple[int, int]]) -> None:
     bucket, now = Bucket.full(rate, burst, now=0), 0.0
     for eighths, amount in asked:
         amount = min(amount, burst)
         now += eighths / 8 + amount / rate
-        assert bucket.take(now + 1e-9, amount)
+        assert bucket.take(now, amount)

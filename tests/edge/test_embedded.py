@@ -68,7 +68,7 @@ async def ask(dsn: str, sql: str) -> object:
 
 async def until(true: Callable[[], bool]) -> None:
     async with asyncio.timeout(LIMIT_S):
-        while not true():  # noqa: ASYNC110 - processes and files have no events
+        while not true():
             await asyncio.sleep(0.01)
 
 

@@ -177,7 +177,7 @@ async def test_a_cancelled_statement_leaves_its_connection_usable(dsn: str) -> N
     async with opened(dsn, pool_size=1) as database:
         asleep = asyncio.ensure_future(ask(database, "select pg_sleep(600)"))
         async with asyncio.timeout(60):
-            while not await running(dsn, "select pg_sleep(600)"):  # noqa: ASYNC110 - it has no event to tell it
+            while not await running(dsn, "select pg_sleep(600)"):
                 await asyncio.sleep(0.01)
         asleep.cancel()
         with pytest.raises(asyncio.CancelledError):

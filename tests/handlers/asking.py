@@ -88,5 +88,5 @@ async def ids(serving: Serving) -> set[str]:
 async def until(true: Callable[[], Awaitable[bool]]) -> None:
     """Ask again and again until it holds."""
     async with asyncio.timeout(30):
-        while not await true():  # noqa: ASYNC110  # what is waited for is on the other side of a socket
+        while not await true():  # what is waited for is on the other side of a socket
             await asyncio.sleep(0.01)

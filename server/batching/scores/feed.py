@@ -325,12 +325,10 @@ class Feed:
         self.desk.tunables.sources[name] = source
 
     def _apply_tunables(self) -> None:
-        """Batching on: the timer runs and drift rests; off: the other way round."""
-        tunables, drift = self.desk.tunables, self._panel.loop("drift")
-        if self._flush.interval_ms != tunables.interval_ms:
-            self._flush.set_interval(tunables.interval_ms)
-        _set_paused(self._flush, not tunables.enabled)
-        _set_paused(drift, tunables.enabled)
+        """Batching on: the flush's timer runs and drift rests; off: the other way round."""
+        tunables = self.desk.tunables
+        _set_timer(self._flush, tunables.interval_ms, running=tunables.enabled)
+        _set_timer(self._panel.loop("drift"), self._settings.drift_interval_ms, running=not tunables.enabled)
         self._noticed()
 
     async def _told(self, envelopes: Sequence[Envelope]) -> None:
@@ -368,11 +366,15 @@ _UNSET: Final = "delete from ops.setting where name = $1"
 _TUNABLE: Final = {"batchIntervalMs": "interval_ms", "maxBatchSize": "max_batch", "enableBatching": "enabled"}
 
 
-def _set_paused(loop: Loop, paused: bool) -> None:
-    if paused and not loop.paused:
-        loop.pause()
-    elif loop.paused and not paused:
+def _set_timer(loop: Loop, interval_ms: int, *, running: bool) -> None:
+    """Off: no ticks and no wakes, only run-now. On: a timer that stood still starts anew, a new interval re-times the wait."""
+    wanted = interval_ms if running else None
+    if loop.interval_ms != wanted:
+        loop.set_interval(wanted)
+    if running and loop.paused:
         loop.resume()
+    elif not running and not loop.paused:
+        loop.pause()
 
 
 def _checked(name: str, value: object) -> object:

@@ -32,6 +32,8 @@ GROUP_ROWS: Final = 500
 """Rows of one transaction; more wait for the next. Planning so many keeps the event loop some 15 ms."""
 RECONCILE_MS: Final = 500
 """How long after a lost connection suspects are looked at again."""
+REFUSED: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, ValueError)
+"""How the database says no to a row; what is the world's fault is Unavailable by then."""
 
 log = structlog.get_logger()
 
@@ -144,7 +146,7 @@ class Writer:
             return await self._transact(asked)
         except Unavailable:
             raise
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, ValueError) as error:
+        except REFUSED as error:
             if len(asked) <= 1:
                 return [_poison(one, error) for one in asked]
             middle = len(asked) // 2
@@ -155,10 +157,15 @@ class Writer:
             suspects = frozenset(self._suspects)
             ids = {one.op.id for one in asked}
             self._suspects |= ids
-            async with self.db.transaction() as connection:
-                now_ms = self.clock.now_ms()
-                group, rows = await self._plan(connection, asked, suspects, now_ms)
-                await store.write_group(connection, group, now_ms)
+            try:
+                async with self.db.transaction() as connection:
+                    now_ms = self.clock.now_ms()
+                    group, rows = await self._plan(connection, asked, suspects, now_ms)
+                    await store.write_group(connection, group, now_ms)
+            except REFUSED:
+                # Rolled back for certain. An id that no row can have must not come along in the next transaction too.
+                self._suspects = set(suspects)
+                raise
             self._suspects.clear()
             self._settle(rows, group, now_ms)
             return group.outcomes
