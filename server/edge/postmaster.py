@@ -121,12 +121,13 @@ def stop_leftovers(cluster: Path) -> None:
 
     The postmaster first, which takes its backends along. Backends whose postmaster was killed end by themselves, at the
     latest after their statement; those are told to give up. Then a pid file that still stands names a process that is
-    gone, or is by now another program (or a zombie, which PostgreSQL would take for a living server): it is removed.
+    gone, or is by now another program (or a zombie, which PostgreSQL would take for a living server): it is removed,
+    and with it the lock of its socket, which names the same process.
     """
     pids = working_in(cluster)
+    lines = _pid_file(cluster)
     if pids:
         log.warning("leftover postgres found", pids=pids, path=str(cluster))
-        lines = _pid_file(cluster)
         postmaster = [pid for pid in pids if lines and str(pid) == lines[0]]
         _tell(postmaster, signal.SIGINT)
         _wait_gone(postmaster, STOP_LIMIT_S)
@@ -136,7 +137,14 @@ def stop_leftovers(cluster: Path) -> None:
         stuck = working_in(cluster)
         if stuck:
             raise StartRefused(f"PostgreSQL processes {stuck} still work in {cluster} and do not stop. Kill them.")
+    _unlock_socket(lines)
     (cluster / "postmaster.pid").unlink(missing_ok=True)
+
+
+def _unlock_socket(lines: list[str]) -> None:
+    """Lines 4 and 5 of a pid file are the port and the folder of the socket."""
+    if len(lines) > 4 and lines[4].startswith("/"):
+        (Path(lines[4]) / f".s.PGSQL.{lines[3]}.lock").unlink(missing_ok=True)
 
 
 def working_in(cluster: Path) -> list[int]:

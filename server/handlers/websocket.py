@@ -216,7 +216,7 @@ class Peer:
                 self._answer(s.answer(kind, effect.ref, topic=effect.topic))
 
     async def _view(self, effect: s.Enter | s.Ask | s.Reveal | s.Leave | s.Resync | s.Explain) -> None:
-        if not isinstance(effect, s.Leave | s.Explain):
+        if not isinstance(effect, s.Explain):
             await self.wire.until_free()
         feed = self._deps.feed
         match effect:

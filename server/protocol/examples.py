@@ -189,11 +189,12 @@ SENT_EXAMPLES: Final[Mapping[str, Example]] = {
         spacingNeighbour="night-market",
     ),
     "stats": _received("stats", **_STATISTICS),
-    "config": _received("config", **_VALUES, sources=_SOURCES, **_TIMES),
+    "config": _received("config", **_VALUES, sources=_SOURCES, **_TIMES, auditId=311),
     "batch-forced": _received(
         "batch-forced",
         turn={"taken": 18, "done": 17, "failed": 0, "deferred": 1, "seconds": 0.065},
         stats=_STATISTICS,
+        auditId=312,
     ),
     "error": _received(
         "error",

@@ -30,6 +30,7 @@ Version = Annotated[
 ]
 Score = Annotated[float, Field(ge=0, le=1, description="4 decimals, among the viewer's candidates")]
 Counts = Annotated[int, Field(ge=0)]
+AuditId = Annotated[int, Field(ge=1, description="number of the entry in the audit trail")]
 
 
 def _no_default(schema: dict[str, Any]) -> None:
@@ -326,6 +327,7 @@ class Config(Answered, ConfigOut, Times):
     """The run-time settings now in force."""
 
     type: Literal["config"]
+    audit_id: AuditId
 
 
 class BatchForced(Answered):
@@ -334,6 +336,7 @@ class BatchForced(Answered):
     type: Literal["batch-forced"]
     turn: Flushed
     stats: Statistics
+    audit_id: AuditId
 
 
 class Error(Answered):

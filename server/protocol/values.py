@@ -18,7 +18,15 @@ from server.core.event import Status
 Longitude = Annotated[float, Field(strict=True, ge=-180, le=180, allow_inf_nan=False)]
 Latitude = Annotated[float, Field(strict=True, ge=-90, le=90, allow_inf_nan=False)]
 Whole = Annotated[int, Field(strict=True)]
-Identifier = Annotated[str, StringConstraints(strict=True, min_length=1, max_length=128)]
+
+
+def _storable(text: str) -> str:
+    if "\0" in text:
+        raise ValueError("a NUL character can't be stored")
+    return text
+
+
+Identifier = Annotated[str, StringConstraints(strict=True, min_length=1, max_length=128), AfterValidator(_storable)]
 Text = Annotated[str, StringConstraints(strict=True, max_length=200)]
 
 MAX_MS: Final = 253_402_300_799_999

@@ -1,11 +1,10 @@
 """kill -9 of the whole server: what was acknowledged is there afterwards, what was not published is pending again."""
 
 import asyncio
-import ctypes
 import os
 import signal
-from collections.abc import Iterator, Sequence
-from contextlib import AsyncExitStack, suppress
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
 
 import pytest
 from websockets.asyncio.client import connect
@@ -16,7 +15,6 @@ from tests.serving import BERLIN, Message, Process, Talk, event, spread, until
 EVENTS = 4
 AHEAD = 64
 """Updates that a producer sends before it waits for acknowledgements."""
-PR_SET_CHILD_SUBREAPER = 36
 
 
 async def talk_to(server: Process, ends: AsyncExitStack, role: str = "producer", sub: str | None = None) -> Talk:
@@ -25,31 +23,14 @@ async def talk_to(server: Process, ends: AsyncExitStack, role: str = "producer",
     return talk
 
 
-@pytest.fixture(autouse=True)
-def adopting() -> Iterator[None]:
-    """What loses its parent becomes our child: some machines have nobody else who clears away the dead."""
-    prctl = ctypes.CDLL(None).prctl
-    prctl(PR_SET_CHILD_SUBREAPER, 1)
-    yield
-    prctl(PR_SET_CHILD_SUBREAPER, 0)
-
-
 async def die(server: Process, *, postgres_too: bool) -> None:
     """kill -9 the server, and PostgreSQL at the same moment or not at all."""
-    postmaster, all_of_it = server.postmaster(), server.postgres()
+    postmaster = server.postmaster()
     server.signal(signal.SIGKILL)
     if postgres_too:
         os.kill(postmaster, signal.SIGKILL)
     await server.ended()
     await until(lambda: server.postgres() == [], "no PostgreSQL is left behind")
-    bury(all_of_it)
-
-
-def bury(pids: Sequence[int]) -> None:
-    """Clear away the dead that are ours now."""
-    for pid in pids:
-        with suppress(ChildProcessError):
-            os.waitpid(pid, 0)
 
 
 class Pusher:

@@ -112,7 +112,7 @@ def slow_starts(rule: Plain, start_ms: int, zone: str) -> list[int]:
     first = dt.datetime.fromtimestamp(start_ms / 1000, tz=z).replace(tzinfo=None)
     moments = (instant(local, z) for local in walk(rule, first))
     until = dt.datetime.max.replace(tzinfo=dt.UTC) if rule.until is None else rule.until
-    found = []
+    found: list[int] = []
     for moment in takewhile(lambda m: m <= until, moments):
         if len(found) == (60 if rule.count is None else rule.count):
             break

@@ -168,7 +168,8 @@ def test_a_frame_as_deep_as_json_may_go_is_refused_like_any_other() -> None:
 
 def test_even_a_bad_message_has_its_ref() -> None:
     assert m.ref_of({"type": "nothing", "ref": "r1"}) == "r1"
-    for value in ({"ref": 5}, {"ref": "r" * 65}, {}, None, [], "x"):
+    without: tuple[object, ...] = ({"ref": 5}, {"ref": "r" * 65}, {}, None, [], "x")
+    for value in without:
         assert m.ref_of(value) is None
 
 

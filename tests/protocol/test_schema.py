@@ -1,7 +1,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-import jsonschema
+import jsonschema  # type: ignore[import-untyped]  # no stubs are installed
 import orjson
 import pytest
 from pydantic import BaseModel

@@ -191,3 +191,14 @@ async def test_an_admin_reads_any_event_by_id_and_sees_on_the_map_what_its_user_
     talk = await place.watching("admin", "root")
     assert list(talk.view.events) == ["public"]
     assert (await place.ask("GET", "/events/secret", sub="root")).json["sharedWith"] == ["sam"]
+
+
+async def test_an_invented_held_with_reasons_finds_out_no_private_id(place: Live) -> None:
+    await place.put(SECRET)
+    talk = await place.talk(sub="eve")
+    claimed = [["secret", 1], ["nothing", 1]]
+    for event_id, version in claimed:
+        talk.view._put(event_id, {"id": event_id, "version": version})
+    await talk.ask("register", viewport=BERLIN, reasons=True, resume={"session": "x", "held": claimed})
+    change = await talk.get("changes")
+    assert change["updates"]["reasons"] == {"secret": "removed", "nothing": "removed"}

@@ -206,7 +206,7 @@ class Feed:
             views.snapshot(viewer, self._look())
         else:
             views.hold(viewer, held)
-            views.answer(viewer, self._look(), self.desk.threshold, None)
+            views.answer(viewer, self._look(), self.desk.threshold, None, claimed=True)
 
     def leave(self, viewer: Viewer) -> None:
         """Send nothing more."""
@@ -228,7 +228,7 @@ class Feed:
             views.snapshot(viewer, self._look(), ref)
         else:
             views.hold(viewer, held)
-            views.answer(viewer, self._look(), self.desk.threshold, ref)
+            views.answer(viewer, self._look(), self.desk.threshold, ref, claimed=True)
 
     def drained(self, viewer: Viewer) -> None:
         """The viewer's waiting frame is out: send what it missed."""

@@ -61,12 +61,18 @@ def snapshot(viewer: Viewer, look: Look, ref: str | None = None) -> None:
     viewer.outlet.hand(frames.replace_all(head, _fresh(ranking)))
 
 
-def answer(viewer: Viewer, look: Look, threshold: float, ref: str | None) -> None:
-    """The answer to a pan, a filter or a resync: `changes`, also when empty."""
+def answer(viewer: Viewer, look: Look, threshold: float, ref: str | None, *, claimed: bool = False) -> None:
+    """The answer to a pan, a filter or a resync: `changes`, also when empty.
+
+    `claimed`: what is held is only what the client says; a reason must not betray that a private event of that id exists.
+    """
     ranking = look.at(viewer.question)
     change = _compare(viewer, ranking, threshold)
     _advance(viewer, ranking, change)
-    viewer.outlet.hand(frames.changes(_head(viewer, look, ref), _fresh(ranking), change, why(viewer, change, look)))
+    reasons = why(viewer, change, look)
+    if claimed:
+        reasons = {event_id: "removed" if reason == "hidden" else reason for event_id, reason in reasons.items()}
+    viewer.outlet.hand(frames.changes(_head(viewer, look, ref), _fresh(ranking), change, reasons))
 
 
 def batch(viewer: Viewer, look: Look, threshold: float) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import jsonschema
+import jsonschema  # type: ignore[import-untyped]  # no stubs are installed
 import orjson
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -158,7 +158,7 @@ def test_a_batch_has_the_shape_of_the_source() -> None:
     assert message["summary"] == {"totalEvents": 2, "newEvents": 1, "updatedEvents": 1, "deletedEvents": 1}
 
 
-@pytest.mark.parametrize("text", ['"', "\\", "\n", "é 🍜", "\u2028", "\x00", "</script>"])
+@pytest.mark.parametrize("text", ['"', "\\", "\n", "é 🍜", "\u2028", "\x7f", "</script>"])
 def test_whatever_a_text_holds_a_frame_is_json(text: str) -> None:
     columns = Columns()
     entry = columns.put(Event("id" + text, 0.0, 0.0, NOW, title=text, version=1, properties='{"a":1}'), NOW)

@@ -314,9 +314,9 @@ def test_no_group_uses_more_versions_than_were_drawn() -> None:
 
 def test_content_is_all_but_counters_and_the_servers_stamps() -> None:
     one = Event("a", 1.0, 2.0, NOW)
-    for name, value in (("counts", (1, 1, 1)), ("updated_ms", 5), ("version", 5)):
-        assert not content_differs(one, replaced(one, name, value))
-    others = {
+    for stamp, changed in (("counts", (1, 1, 1)), ("updated_ms", 5), ("version", 5)):
+        assert not content_differs(one, replaced(one, stamp, changed))
+    others: dict[str, object] = {
         "title": "T",
         "latitude": 1.5,
         "private": True,
@@ -374,8 +374,8 @@ class Model:
         if event is None:
             return "not_found"
         for i, name in enumerate(("scan", "save", "rsvp")):
-            new = event[name] if op.counts[i] is None else op.counts[i]
-            event[name] = max(0, new + op.deltas[i])
+            given = op.counts[i]
+            event[name] = max(0, (event[name] if given is None else given) + op.deltas[i])
         self.settle(event, batching)
         if op.update_id:
             self.answers[key] = (op.id, event["version"])
