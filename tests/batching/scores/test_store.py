@@ -20,6 +20,7 @@ from tests.oracle import view as oracle
 
 NOW = 1_790_000_000_000
 HOUR = 3_600_000
+LOCKED = "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
 FULL = Event(
     "full",
     -33.86,
@@ -110,20 +111,24 @@ async def test_rows_are_locked_in_one_order_so_that_writers_cannot_deadlock(db: 
 
 async def test_a_locked_row_is_waited_for(db: Database) -> None:
     await write(db, plain("a"))
-    waits = asyncio.Event()
 
     async def second() -> Row | None:
         async with db.transaction() as connection:
-            waits.set()
             return (await store.lock_rows(connection, ["a"]))["a"]
+
+    async def waits() -> bool:
+        async with db.connection() as connection:
+            return bool(await connection.fetchval(LOCKED))
 
     async with db.transaction() as first:
         await store.lock_rows(first, ["a"])
         task = asyncio.create_task(second())
-        await waits.wait()
+        async with asyncio.timeout(20):
+            while not (task.done() or await waits()):
+                await asyncio.sleep(0.005)
+        assert not task.done(), "it did not wait"
         row = Row(plain("a", title="first", version=2), (0, 0, 0))
         await store.write_group(first, Group(content={"a": row}), NOW)
-        assert not task.done()
     assert await task == row
 
 
