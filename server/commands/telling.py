@@ -7,7 +7,6 @@ from typing import Annotated, Final
 
 import orjson
 import typer
-from pydantic.json_schema import models_json_schema
 from rich.markup import escape
 from rich.table import Table
 
@@ -34,12 +33,10 @@ def openapi_document() -> Json:
 
 
 def message_schema() -> Json:
-    """Every message that a client may send, as JSON Schema."""
-    from server.protocol.incoming import MESSAGES
+    """Every message of the WebSocket, as client-examples/protocol.schema.json has it."""
+    from server.protocol.schema import protocol_schema
 
-    _, definitions = models_json_schema([(model, "validation") for model in MESSAGES.values()], by_alias=True)
-    names = [{"$ref": f"#/$defs/{model.__name__}"} for model in MESSAGES.values()]
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "oneOf": names, **definitions}
+    return protocol_schema()
 
 
 def doctor(as_json: AsJson = False, url: Url = DEFAULT_URL, token: Token = None) -> None:

@@ -327,8 +327,11 @@ class Feed:
     def _apply_tunables(self) -> None:
         """Batching on: the flush's timer runs and drift rests; off: the other way round."""
         tunables = self.desk.tunables
-        _set_timer(self._flush, tunables.interval_ms, running=tunables.enabled)
-        _set_timer(self._panel.loop("drift"), self._settings.drift_interval_ms, running=not tunables.enabled)
+        wanted = tunables.interval_ms if tunables.enabled else None
+        if self._flush.interval_ms != wanted:
+            self._flush.set_interval(wanted)  # From None: a timer that stood still starts anew.
+        _set_running(self._flush, running=tunables.enabled)
+        _set_running(self._panel.loop("drift"), running=not tunables.enabled)
         self._noticed()
 
     async def _told(self, envelopes: Sequence[Envelope]) -> None:
@@ -366,11 +369,8 @@ _UNSET: Final = "delete from ops.setting where name = $1"
 _TUNABLE: Final = {"batchIntervalMs": "interval_ms", "maxBatchSize": "max_batch", "enableBatching": "enabled"}
 
 
-def _set_timer(loop: Loop, interval_ms: int, *, running: bool) -> None:
-    """Off: no ticks and no wakes, only run-now. On: a timer that stood still starts anew, a new interval re-times the wait."""
-    wanted = interval_ms if running else None
-    if loop.interval_ms != wanted:
-        loop.set_interval(wanted)
+def _set_running(loop: Loop, *, running: bool) -> None:
+    """Not running: no ticks and no wakes, only run-now."""
     if running and loop.paused:
         loop.resume()
     elif not running and not loop.paused:
@@ -421,7 +421,8 @@ def decode_cursor(cursor: str | None) -> str | None:
     if cursor is None:
         return None
     try:
-        return base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
+        padded = cursor + "=" * (-len(cursor) % 4)
+        return base64.b64decode(padded, altchars=b"-_", validate=True).decode()
     except (binascii.Error, ValueError):
         raise Refused(Code.BAD_MESSAGE, "this cursor is not one of ours; start without one", field="cursor") from None
 

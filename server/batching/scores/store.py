@@ -28,7 +28,7 @@ _EVENT: Final = ", ".join(f"e.{name}" for name in FIELDS)
 _ROW: Final = f"{_EVENT}, c.scan, c.save, c.rsvp, c.pub_scan, c.pub_save, c.pub_rsvp, c.version"
 _FROM: Final = "from feed.counters c join feed.event e on e.id = c.event_id"
 
-LOCK: Final = f"select {_ROW} {_FROM} where c.event_id = any($1::text[]) order by c.event_id for update of c"
+LOCK: Final = "select from feed.counters where event_id = any($1::text[]) order by event_id for update"
 READ: Final = f"select {_ROW} {_FROM} where c.event_id = any($1::text[])"
 ALL: Final = f"select {_ROW} {_FROM}"
 VERSIONS: Final = "select nextval('feed.version') from generate_series(1, $1::int)"
@@ -93,11 +93,12 @@ def row_of(record: asyncpg.Record) -> Row:
 
 
 async def lock_rows(connection: asyncpg.Connection, ids: Iterable[str]) -> dict[str, Row | None]:
-    """The rows of these ids, locked in id order until the transaction ends; None where there is none."""
+    """The rows of these ids, locked in id order until the transaction ends; None where there is none.
+
+    Two statements: one that has waited for a lock sees the counters anew, but what it joins them with as it was before."""
     wanted = sorted(set(ids))
-    rows: dict[str, Row | None] = dict.fromkeys(wanted)
-    rows.update({r["id"]: row_of(r) for r in await connection.fetch(LOCK, wanted)})
-    return rows
+    await connection.execute(LOCK, wanted)
+    return await read_rows(connection, wanted)
 
 
 async def read_rows(connection: asyncpg.Connection, ids: Iterable[str]) -> dict[str, Row | None]:
@@ -243,13 +244,21 @@ async def make_partitions(connection: asyncpg.Connection, now_ms: int, hours: in
     first = dt.datetime.fromtimestamp(now_ms / 1000, tz=dt.UTC).replace(minute=0, second=0, microsecond=0)
     starts = [first + dt.timedelta(hours=h) for h in range(hours)]
     known = {r["relname"] for r in await connection.fetch(PARTITIONS)}
-    missing = [s for s in starts if f"applied_{s:%Y%m%d%H}" not in known]
+    missing = [s for s in starts if f"applied_{s:%Y%m%d%H}" not in known and not await _in_rest(connection, s)]
     for start in missing:
         end = start + dt.timedelta(hours=1)
         await connection.execute(
             PARTITION.format(name=f"{start:%Y%m%d%H}", start=start.isoformat(), end=end.isoformat())
         )
     return len(missing)
+
+
+async def _in_rest(connection: asyncpg.Connection, start: dt.datetime) -> bool:
+    """Has the default partition rows of this hour already? Then it keeps the hour: PostgreSQL would refuse another for it."""
+    found = await connection.fetchval(
+        "select exists (select from feed.applied_rest where at >= $1 and at < $2)", start, start + dt.timedelta(hours=1)
+    )
+    return bool(found)
 
 
 async def drop_partitions(connection: asyncpg.Connection, now_ms: int, keep_h: int, keep_rows: int) -> int:

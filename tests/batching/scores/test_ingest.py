@@ -148,13 +148,13 @@ async def test_producers_wait_while_the_queue_is_full(bench: Bench) -> None:
     assert isinstance(future.result()[0], Accepted) and bench.writer.idle
 
 
-async def test_nothing_to_do_is_no_transaction(bench: Bench) -> None:
+async def test_with_nothing_to_do_the_database_is_not_asked(bench: Bench) -> None:
     await bench.write(new("a"))
-    await bench.writer.publish(["a"])
-    before = await one(bench.db, "select pg_current_xact_id()::text::bigint")
+    bench.woken.clear()
+    await bench.db.close()
     assert await bench.turn() == Turn()
     assert await bench.writer.write([]) == []
-    assert await one(bench.db, "select pg_current_xact_id()::text::bigint") == before + 1
+    assert bench.woken == [], "it had asked, and was told that the database is away"
 
 
 async def test_a_caller_who_has_gone_away_stops_nobody(bench: Bench) -> None:

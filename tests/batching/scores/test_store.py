@@ -404,3 +404,13 @@ async def test_beyond_so_many_rows_the_oldest_hours_go_first_but_never_the_newes
         assert set((await where(db)).values()) == {"feed.applied_2026092115", "feed.applied_2026092116"}
         assert await store.drop_partitions(connection, NOW, 24, 1) == 1
     assert set((await where(db)).values()) == {"feed.applied_2026092116"}
+
+
+async def test_an_hour_whose_partition_was_made_late_is_made_all_the_same(db: Database) -> None:
+    await remember(db, "early", NOW)
+    assert (await where(db))["early"] == "feed.applied_rest"
+    async with db.connection() as connection:
+        await store.make_partitions(connection, NOW)
+    await remember(db, "late", NOW)
+    async with db.connection() as connection:
+        assert len(await store.known_updates(connection, [("ann", "early"), ("ann", "late")])) == 2
