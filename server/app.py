@@ -13,7 +13,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Final
 
 import structlog
@@ -41,6 +41,7 @@ from server.handlers.metrics import Metrics
 from server.handlers.ports import Ports
 from server.handlers.websocket import Deps, WebSocketServer
 from server.settings import Settings
+from server.settings import warnings as slips
 
 LEDGER_MS: Final = 1000
 ALERTS_MS: Final = 10_000
@@ -176,6 +177,9 @@ class App:
         gauge("events", "events in memory", lambda: len(desk.columns))
         gauge("postgres_up", "1 while PostgreSQL answers", lambda: int(database.up))
         gauge("event_loop_lag_seconds", "worst lag of the event loop since start", lambda: self.worst_lag_s)
+        self.metrics.counter(
+            "hints_dropped", "topic messages for which there was no room", lambda: self.hub.hints_dropped
+        )
         gauge("leader", "1 on the node that leads", lambda: int(self.leadership.leads()))
 
     async def _open_ports(self) -> None:
@@ -310,10 +314,10 @@ async def serve(settings: Settings, started: Callable[[App], object] | None = No
     return 0
 
 
-def run(
-    settings: Settings, started: Callable[[App], object] | None = None, environ: Mapping[str, str] | None = None
-) -> int:
+def run(settings: Settings, started: Callable[[App], object] | None = None) -> int:
     """The program; the exit code."""
     logs.configure(settings.log_format, settings.log_level)
+    for slip in slips(os.environ):
+        log.warning("variable passed over", reason=slip)
     logging.getLogger("websockets").setLevel(logging.WARNING)  # a line per connection says nothing that /stats does not
     return uvloop.run(serve(settings, started))

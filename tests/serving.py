@@ -28,16 +28,14 @@ import pytest_asyncio
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from server.app import App
 from server.client import Client, View
 from server.edge import postmaster
 from server.edge.secrets import mint
 from server.settings import Settings, load
 from tests.conftest import short_folder
-from tests.handlers.asking import Answer, Serving
+from tests.handlers.asking import SECRET, Answer, Serving, started
 
 ROOT = Path(__file__).resolve().parents[1]
-SECRET = "a secret of the tests, long enough to be taken"
 WORLD = {"west": -180.0, "south": -85.0, "east": 180.0, "north": 85.0}
 BERLIN = {"west": 13.0, "south": 52.0, "east": 14.0, "north": 53.0}
 LATE_MS = "3600000"
@@ -262,13 +260,9 @@ async def live(data_dir: Path, dsn: str | None, **environ: object) -> AsyncItera
         "BATCH_INTERVAL_MS": LATE_MS,
         **environ,
     }
-    app = App(load({name: str(value) for name, value in given.items()}))
-    await app.start()
-    try:
-        async with AsyncExitStack() as ends, aiohttp.ClientSession() as session:
-            yield Live(app, session, ends)
-    finally:
-        await app.stop()
+    settings = load({name: str(value) for name, value in given.items()})
+    async with started(settings) as app, AsyncExitStack() as ends, aiohttp.ClientSession() as session:
+        yield Live(app, session, ends)
 
 
 @pytest_asyncio.fixture

@@ -28,6 +28,7 @@ from typing import Final, TypeAlias
 
 from aiohttp import web
 
+from server.batching.scores.ingest import GROUP_ROWS
 from server.core.event import Accepted, Op, Outcome, Rejected, Upsert
 from server.core.identity import Identity
 from server.edge.clock import Clock
@@ -40,7 +41,7 @@ from server.protocol.mapping import Mapping
 
 Rows: TypeAlias = Sequence[Op | Rejected]
 
-SLICE_ROWS: Final = 1000
+SLICE_ROWS: Final = GROUP_ROWS
 IN_FLIGHT: Final = 2
 BITE: Final = 16 << 10
 """Bytes that are taken apart in one go: a few milliseconds' work."""

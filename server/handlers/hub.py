@@ -56,7 +56,6 @@ class Hub:
         self._by_key: Counter[str] = Counter()
         self._topics: dict[str, dict[Member, None]] = {}
         self.hints_dropped = 0
-        self.peak = 0
 
     def __len__(self) -> int:
         return len(self._members)
@@ -80,7 +79,6 @@ class Hub:
         """A connection has come in."""
         self._members[member] = key
         self._by_key[key] += 1
-        self.peak = max(self.peak, len(self._members))
 
     def rename(self, member: Member, key: str) -> None:
         """It has become somebody else's; Refused when that user has too many."""

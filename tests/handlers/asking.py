@@ -1,7 +1,8 @@
 """A running server as a client sees it, and what tests of the HTTP API say again and again."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +12,21 @@ from multidict import CIMultiDictProxy
 
 from server.app import App
 from server.edge.secrets import mint
+from server.settings import Settings
 
+SECRET = "a secret of the tests, long enough to be taken"
 NDJSON = {"Content-Type": "application/x-ndjson"}
+
+
+@asynccontextmanager
+async def started(settings: Settings) -> AsyncIterator[App]:
+    """A server with these settings, until the end."""
+    app = App(settings)
+    await app.start()
+    try:
+        yield app
+    finally:
+        await app.stop()
 
 
 @dataclass

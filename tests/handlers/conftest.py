@@ -9,25 +9,18 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
-from server.app import App
 from server.settings import load
 from tests.conftest import named, numbers, run_apart, tell
-from tests.handlers.asking import Serving, Start
-
-SECRET = "a secret of the tests, long enough to be taken"
+from tests.handlers.asking import SECRET, Serving, Start, started
 
 
 @asynccontextmanager
 async def served(dsn: str, folder: Path, **chosen: Any) -> AsyncIterator[Serving]:
     """A server with these settings, until the end."""
     given = {"jwt_secret": SECRET, "http_port": 0, "ws_port": 0, "shutdown_timeout_ms": 1000, **chosen}
-    app = App(load({}, data_dir=folder / "data", database_url=dsn, **given))
-    await app.start()
-    try:
-        async with aiohttp.ClientSession() as client:
-            yield Serving(app, client)
-    finally:
-        await app.stop()
+    settings = load({}, data_dir=folder / "data", database_url=dsn, **given)
+    async with started(settings) as app, aiohttp.ClientSession() as client:
+        yield Serving(app, client)
 
 
 @pytest_asyncio.fixture

@@ -158,5 +158,6 @@ async def test_metrics_count_what_happened(serving: Serving, berlin: dict[str, A
     assert float(numbers["batchcast_flush_seconds_count"]) == 1
     assert float(numbers['batchcast_loop_turns_total{loop="scores"}']) == 1
     assert float(numbers["batchcast_events"]) == 1
+    assert float(numbers["batchcast_hints_dropped_total"]) == 0
     assert {"batchcast_viewers", "batchcast_connections", "batchcast_pending", "batchcast_postgres_up"} <= set(numbers)
     assert {"batchcast_event_loop_lag_seconds", 'batchcast_frames_sent_total{loop="scores"}'} <= set(numbers)
