@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.made
+BENCH_STAMP := $(VENV)/.made-bench
 
-.PHONY: demo test check fuzz generate format venv clean
+.PHONY: demo test check fuzz bench bench-profile generate format venv clean
 
 venv: $(STAMP)
 
@@ -39,6 +40,20 @@ generate: venv
 HISTORIES ?= 5000
 fuzz: venv
 	HISTORIES=$(HISTORIES) $(BIN)/python -m pytest tests/batching/scores/test_histories.py -q
+
+# What the benches compare with is installed into the same .venv; requirements-bench.lock holds all of requirements.lock.
+$(BENCH_STAMP): $(STAMP) requirements-bench.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-bench.lock
+	@touch $(BENCH_STAMP)
+
+# ONLY=engine (or imports, schedules, tiers, tracking, cluster); ARGS=--small tries them out on tiny worlds.
+ONLY ?=
+ARGS ?=
+bench: $(BENCH_STAMP)
+	$(BIN)/python -m tests.bench $(ONLY) $(ARGS)
+
+bench-profile: $(BENCH_STAMP)
+	$(BIN)/python -m tests.bench.profile $(ARGS)
 
 clean:
 	rm -rf $(VENV) build data .pytest_cache .mypy_cache .ruff_cache .hypothesis
