@@ -82,7 +82,9 @@ CLOSES: Final[dict[int, CloseKind]] = {
     1003: CloseKind("a binary frame; this protocol is JSON text", "no: mend the client"),
     1007: CloseKind("a text frame that is not UTF-8", "no: mend the client"),
     TOO_BIG: CloseKind("a frame above the hard limit (1 MiB)", "no: send less at once"),
-    INTERNAL: CloseKind("a bug of the server; it is in its log", "yes, with backoff"),
+    INTERNAL: CloseKind(
+        "a bug of the server, which is in its log, or a keep-alive ping unanswered", "yes, with backoff"
+    ),
     RESTART: CloseKind("the server is shutting down or restarting", "yes, after the milliseconds in the reason"),
     TOKEN_EXPIRED: CloseKind("the token of this connection has expired", "yes, with a new token"),
     FLOODING: CloseKind("twice the message limit for ten seconds", "yes, slower"),

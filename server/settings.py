@@ -129,6 +129,26 @@ class Settings(BaseSettings):
     score_threshold: float = _setting(
         0.01, "A score that moved by less is not sent (0..1).", group="Batching", ge=0, le=1, allow_inf_nan=False
     )
+    adaptive_batching: bool = _setting(
+        False,
+        "The interval follows activity between the two bounds below; BATCH_INTERVAL_MS is where it begins.",
+        group="Batching",
+    )
+    adaptive_min_interval_ms: int = _setting(
+        5_000, "ADAPTIVE_BATCHING: the shortest interval (ms).", group="Batching", ge=100, le=DAY_MS
+    )
+    adaptive_max_interval_ms: int = _setting(
+        900_000, "ADAPTIVE_BATCHING: the longest interval (ms).", group="Batching", ge=100, le=DAY_MS
+    )
+    adaptive_growth: float = _setting(
+        0.5,
+        "ADAPTIVE_BATCHING: an event whose popularity (0..1) grew so much since it was published goes out like "
+        "`priority: high`; 0 = none does.",
+        group="Batching",
+        ge=0,
+        le=1,
+        allow_inf_nan=False,
+    )
 
     weight_time: float = _setting(
         0.25, "Weight of the time to the start.", group="Score", ge=0, le=1, allow_inf_nan=False
@@ -204,6 +224,11 @@ class Settings(BaseSettings):
     ping_interval_ms: int = _setting(
         20_000, "Keep-alive pings to each connection (ms).", group="Limits", ge=100, le=3_600_000
     )
+    compression: bool = _setting(
+        False,
+        "Compress WebSocket messages for clients that offer it: a quarter of the bytes, for some CPU.",
+        group="Limits",
+    )
     ingest_queue_rows: int = _setting(
         20_000,
         "Rows waiting for the writer; above, producers wait (they are read no faster than they commit).",
@@ -259,9 +284,13 @@ def load(environ: Mapping[str, str], **overrides: Any) -> Settings:
     if isinstance(values.get("allowed_origins"), str):
         values["allowed_origins"] = tuple(o.strip() for o in values["allowed_origins"].split(",") if o.strip())
     try:
-        return Settings(**values)
+        settings = Settings(**values)
     except ValidationError as error:
         raise StartRefused("\n".join(_explain(e, values) for e in error.errors())) from None
+    if settings.adaptive_min_interval_ms > settings.adaptive_max_interval_ms:
+        least, most = settings.adaptive_min_interval_ms, settings.adaptive_max_interval_ms
+        raise StartRefused(f"ADAPTIVE_MIN_INTERVAL_MS={least} is more than ADAPTIVE_MAX_INTERVAL_MS={most}; lower it.")
+    return settings
 
 
 def check(name: str, value: object) -> Any:

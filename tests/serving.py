@@ -197,8 +197,15 @@ class Live(Serving):
 
     async def still(self) -> None:
         """Wait until everything that is due at once has been handed over."""
-        desk, loops = self.app.feed.desk, [self.app.panel.loop(name) for name in ("ingest", "urgent", "immediate")]
-        await until(lambda: not (desk.changed or desk.urgent or any(loop.running for loop in loops)), "nothing is due")
+        feed = self.app.feed
+        desk, loops = feed.desk, [self.app.panel.loop(n) for n in ("ingest", "urgent", "immediate", "catch-up")]
+
+        def quiet() -> bool:
+            return not (desk.changed or desk.urgent or desk.drained or any(loop.running for loop in loops))
+
+        await until(quiet, "the writer has nothing to do")
+        await feed._engine.ask(lambda lookout: None)  # What was posted to the engine has been told by then.
+        await until(quiet, "nothing is due")
 
     async def watching(
         self, role: str | None = None, sub: str | None = None, *, options: Message | None = None, **registration: Any

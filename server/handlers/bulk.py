@@ -28,7 +28,7 @@ from typing import Final, TypeAlias
 
 from aiohttp import web
 
-from server.batching.scores.ingest import GROUP_ROWS
+from server.batching.scores.ingest import CONTENT_ROWS, GROUP_ROWS
 from server.core.event import Accepted, Op, Outcome, Rejected, Upsert
 from server.core.identity import Identity
 from server.edge.clock import Clock
@@ -42,9 +42,13 @@ from server.protocol.mapping import Mapping
 Rows: TypeAlias = Sequence[Op | Rejected]
 
 SLICE_ROWS: Final = GROUP_ROWS
+"""Rows that are written together, when they only count; of events a few are as much work."""
+SLICE_EVENTS: Final = GROUP_ROWS // CONTENT_ROWS
 IN_FLIGHT: Final = 2
 BITE: Final = 16 << 10
-"""Bytes that are taken apart in one go: a few milliseconds' work."""
+"""Bytes of a stream that are taken apart in one go, a few milliseconds' work,"""
+BITE_ROWS: Final = 200
+"""and rows of a document."""
 REJECTED_LISTED: Final = 1000
 SHORT_BODY: Final = 1 << 20
 """Bodies that say that they are no longer than this need no place among the streams (bytes)."""
@@ -64,7 +68,7 @@ async def post_events(request: web.Request, ports: Ports, who: Identity) -> web.
             held = await body(request, ports.settings.http_body_bytes)
             mapping = await apart(lambda: _shifted(fmt, mapping, path or None, held, ports))
             source = _again(held)
-        return await _take(ports, who, source, _intake(fmt, mapping, ports, event_row), if_version)
+        return await _take(ports, who, source, _intake(fmt, mapping, ports, event_row), SLICE_EVENTS, if_version)
 
 
 async def post_popularity(request: web.Request, ports: Ports, who: Identity) -> web.StreamResponse:
@@ -73,7 +77,8 @@ async def post_popularity(request: web.Request, ports: Ports, who: Identity) -> 
     if fmt is Format.CSV:
         raise Refused(Code.BAD_JSON, "popularity comes as JSON or NDJSON, not as CSV")
     with _place(request, ports):
-        return await _take(ports, who, _body(request, ports, fmt), _intake(fmt, None, ports, popularity_op))
+        intake = _intake(fmt, None, ports, popularity_op)
+        return await _take(ports, who, _body(request, ports, fmt), intake, SLICE_ROWS)
 
 
 def _place(request: web.Request, ports: Ports) -> AbstractContextManager[None]:
@@ -151,25 +156,37 @@ def _shifted(fmt: Format, mapping: Mapping, path: str | None, held: bytes, ports
 
 
 async def _take(
-    ports: Ports, who: Identity, source: AsyncIterator[bytes], intake: Intake, if_version: int | None = None
+    ports: Ports, who: Identity, source: AsyncIterator[bytes], intake: Intake, size: int, if_version: int | None = None
 ) -> web.Response:
     tally = Tally()
-    rows = _rows(source, intake, ports.clock)
+    rows = _slices(source, intake, ports.clock, size)
     await _write(ports, who, rows if if_version is None else _only(rows, if_version), tally)
     return answer(tally, intake.single)
 
 
-async def _rows(source: AsyncIterator[bytes], intake: Intake, clock: Clock) -> AsyncIterator[Rows]:
-    """The rows as they come, others being served after each bite; a long document is taken apart in a thread."""
-    size = 0
+async def _slices(source: AsyncIterator[bytes], intake: Intake, clock: Clock, size: int) -> AsyncIterator[Rows]:
+    """The rows as they come, at most `size` together; others are served after each bite."""
+    length = 0
     async for chunk in source:
-        size += len(chunk)
+        length += len(chunk)
         some: list[Op | Rejected] = []
         for piece in _parts(chunk, BITE):
             some += intake.feed(piece)
             await clock.sleep(0)
-        yield some
-    yield await apart(intake.close) if size > APART_ABOVE else intake.close()
+        for start in range(0, len(some), size):
+            yield some[start : start + size]
+    rest = await apart(intake.rest) if length > APART_ABOVE else intake.rest()
+    for start in range(0, len(rest), size):
+        yield await _entries(intake, rest[start : start + size], clock)
+
+
+async def _entries(intake: Intake, rows: Sequence[object], clock: Clock) -> Rows:
+    """A slice of a document, bite by bite."""
+    some: list[Op | Rejected] = []
+    for start in range(0, len(rows), BITE_ROWS):
+        some += intake.entries(rows[start : start + BITE_ROWS])
+        await clock.sleep(0)
+    return some
 
 
 async def _only(rows: AsyncIterator[Rows], if_version: int) -> AsyncIterator[Rows]:
@@ -190,17 +207,18 @@ class Tally:
     rejected_total: int = 0
     rejected: list[dict[str, object]] = field(default_factory=list)
     last: Accepted | None = None
+    """Of a slice of one row: what an answer about a single object also says."""
     unwritten: list[tuple[int, int | None]] = field(default_factory=list)
     failure: Refused | Unavailable | None = None
 
     def count(self, first: int, outcomes: Sequence[Outcome]) -> None:
         """Take the outcomes of a slice in; its first row is number `first`."""
-        for row, outcome in enumerate(outcomes, first):
-            if isinstance(outcome, Accepted):
-                self.accepted += 1
-                self.last = outcome
-            else:
-                self._reject(row, outcome)
+        refused = [(row, outcome) for row, outcome in enumerate(outcomes, first) if isinstance(outcome, Rejected)]
+        for row, outcome in refused:
+            self._reject(row, outcome)
+        self.accepted += len(outcomes) - len(refused)
+        if len(outcomes) == 1 and isinstance(outcomes[0], Accepted):
+            self.last = outcomes[0]
 
     def fail(self, start: int, end: int | None, failure: Refused | Unavailable) -> None:
         """Rows from `start` to before `end` did not go in; the first failure is the one told."""
@@ -223,16 +241,15 @@ class _Slice:
 
 
 async def _write(ports: Ports, who: Identity, rows: AsyncIterator[Rows], tally: Tally) -> None:
-    """Cut into slices and write them, IN_FLIGHT at a time, until the end or the first failure."""
+    """Write slice after slice, IN_FLIGHT at a time, until the end or the first failure."""
     flying: deque[_Slice] = deque()
     try:
         async for some in rows:
-            for start in range(0, len(some), SLICE_ROWS):
-                flying.append(_start(ports, who, some[start : start + SLICE_ROWS], tally))
-                if len(flying) >= IN_FLIGHT:
-                    await _land(flying.popleft(), tally)
-                if tally.failure is not None:
-                    raise tally.failure
+            flying.append(_start(ports, who, some, tally))
+            if len(flying) >= IN_FLIGHT:
+                await _land(flying.popleft(), tally)
+            if tally.failure is not None:
+                raise tally.failure
     except (Refused, Unavailable) as failure:  # Also a body that is bad itself; what was cut from it before stays.
         tally.fail(tally.rows, None, failure)
     while flying:

@@ -43,7 +43,7 @@ async def readyz(request: web.Request, ports: Ports, who: Identity) -> web.Strea
 
 async def read_stats(request: web.Request, ports: Ports, who: Identity) -> web.StreamResponse:
     """The nine statistics, then the rest."""
-    return json(ports.feed.stats())
+    return json(await ports.feed.stats())
 
 
 async def read_metrics(request: web.Request, ports: Ports, who: Identity) -> web.StreamResponse:

@@ -1,7 +1,9 @@
 """Who is connected: limits at the door, topics, and the sweep that closes what has expired, stalled or flooded.
 
-One loop sweeps all connections once a second; nobody has a timer of their own. Being over a limit at the door is answered
-by HTTP 503 before the WebSocket is made.
+One loop sweeps all connections once a second; nobody has a timer of their own. The sweep also keeps them alive: who has
+said nothing for PING_INTERVAL_MS is pinged, who has said nothing for two is closed; and it cuts off who is late: a handshake that
+does not come to its end, a close that is not answered. So all these times are a second coarse. Being over a limit at the door
+is answered by HTTP 503 before the WebSocket is made.
 """
 
 from __future__ import annotations
@@ -17,10 +19,16 @@ from server.batching.loop import Occasion, Turn
 from server.core.identity import Identity
 from server.core.loopback import is_loopback
 from server.edge.clock import Clock
-from server.errors import FLOODING, TOKEN_EXPIRED, TOO_SLOW, Code, Refused
+from server.errors import FLOODING, INTERNAL, TOKEN_EXPIRED, TOO_SLOW, Code, Refused
 from server.settings import Settings
 
 SWEEP_MS: Final = 1000
+LATE_S: Final = 2 * SWEEP_MS / 1000
+"""A sweep that comes this long after the last one closes nobody for silence: it was we who did not listen."""
+SLICE: Final = 500
+"""Connections looked at before others are let in between."""
+AT_THE_DOOR: Final = 4096
+"""Connections whose handshake or end is awaited; above, a new one is cut off unheard."""
 
 log = structlog.get_logger()
 
@@ -45,6 +53,16 @@ class Member(Protocol):
     def close(self, code: int, reason: str) -> None:
         """Begin to close it."""
 
+    def tend(self, now: float, interval_s: float) -> bool:
+        """Ping it when it is time to; True when it has been silent for too long."""
+
+
+class Guest(Protocol):
+    """What the hub knows of a connection that has not come in yet, or is about to go."""
+
+    def abort(self) -> None:
+        """Reset it."""
+
 
 class Hub:
     """The connections of this node."""
@@ -55,6 +73,8 @@ class Hub:
         self._members: dict[Member, str] = {}
         self._by_key: Counter[str] = Counter()
         self._topics: dict[str, dict[Member, None]] = {}
+        self._expected: dict[Guest, float] = {}
+        self._swept_at = clock.monotonic()
         self.hints_dropped = 0
 
     def __len__(self) -> int:
@@ -62,6 +82,24 @@ class Hub:
 
     def __iter__(self) -> Iterator[Member]:
         return iter(list(self._members))
+
+    @property
+    def expected(self) -> list[Guest]:
+        """Those of whom something is awaited: the end of their handshake, or their end."""
+        return list(self._expected)
+
+    @property
+    def crowded(self) -> bool:
+        """Is there no room at the door?"""
+        return len(self._expected) >= AT_THE_DOOR
+
+    def expect(self, guest: Guest, within_s: float) -> None:
+        """It must come in, or be gone, within that time; else it is cut off."""
+        self._expected[guest] = self._clock.monotonic() + within_s
+
+    def met(self, guest: Guest) -> None:
+        """What was expected has happened."""
+        self._expected.pop(guest, None)
 
     def refusal(self, key: str) -> Refused | None:
         """Why one more connection of this user or address may not come in, if so."""
@@ -96,8 +134,8 @@ class Hub:
         key = self._members.pop(member, None)
         if key is not None:
             self._forget(key)
-        for followers in self._topics.values():
-            followers.pop(member, None)
+        for topic in [topic for topic, followers in self._topics.items() if member in followers]:
+            self.follow(member, topic, on=False)
 
     def _forget(self, key: str) -> None:
         self._by_key[key] -= 1
@@ -111,6 +149,13 @@ class Hub:
             followers[member] = None
         else:
             followers.pop(member, None)
+        if not followers:  # There are as many topics as jobs.
+            del self._topics[topic]
+
+    @property
+    def topics(self) -> list[str]:
+        """Those that somebody follows."""
+        return list(self._topics)
 
     def publish(self, topic: str, message: dict[str, object]) -> int:
         """A message to all who follow a topic; where there is no room it is dropped and counted. Returns how many got it."""
@@ -120,31 +165,38 @@ class Hub:
         return sent.count(True)
 
     async def sweep(self, occasion: Occasion) -> Turn:
-        """Close what has expired, stalled or flooded."""
+        """Close what has expired, stalled, flooded or fallen silent; cut off who is late."""
         now, closed = self._clock.monotonic(), 0
-        slow_s = self._settings.slow_client_timeout_ms / 1000
-        for member in self:
-            code = _verdict(member, now, occasion.now_ms, slow_s)
+        listened, self._swept_at = now - self._swept_at < LATE_S, now
+        for number, member in enumerate(self):
+            code = self._verdict(member, now, occasion.now_ms, listened)
             if code is not None:
                 closed += 1
                 member.close(code, _REASONS[code])
+            if number % SLICE == SLICE - 1:
+                await self._clock.sleep(0)
+        for guest in [guest for guest, until in self._expected.items() if until <= now]:
+            closed += 1
+            guest.abort()
         return Turn(closed, closed)
+
+    def _verdict(self, member: Member, now: float, now_ms: int, listened: bool) -> int | None:
+        expires = member.who.expires_ms
+        if expires is not None and expires <= now_ms:
+            return TOKEN_EXPIRED
+        if member.waiting_s(now) > self._settings.slow_client_timeout_ms / 1000:
+            return TOO_SLOW
+        if member.flooding:
+            return FLOODING
+        return INTERNAL if listened and member.tend(now, self._settings.ping_interval_ms / 1000) else None
 
 
 _REASONS: Final = {
     TOKEN_EXPIRED: "the token has expired; come back with a new one",
     TOO_SLOW: "a frame waited too long; come back when you can read faster",
     FLOODING: "twice the message limit for ten seconds",
+    INTERNAL: "a keep-alive ping was not answered in time",
 }
-
-
-def _verdict(member: Member, now: float, now_ms: int, slow_s: float) -> int | None:
-    expires = member.who.expires_ms
-    if expires is not None and expires <= now_ms:
-        return TOKEN_EXPIRED
-    if member.waiting_s(now) > slow_s:
-        return TOO_SLOW
-    return FLOODING if member.flooding else None
 
 
 def key_of(who: Identity, address: str) -> str:

@@ -1,15 +1,17 @@
-"""The WebSocket server: accept, read, one writer per connection, close. The shell around session.py.
+"""The WebSocket server: the door, one Peer per connection, the way down. The shell around session.py.
 
-A message is read only when its answer has room (wire.py), so a client that does not read is not read from. Producers may
-send ahead: operations are handed to the writer in order and acknowledged as they commit, up to AHEAD of one connection.
-A bad message is answered by `error` and closes nothing; only the limits below, a broken frame or our own bug do.
+A connection's messages are handled strictly in order by one coroutine, in a task that exists only while there is something to
+handle: a message, a look at what the viewer missed while its frame waited, the farewell. A connection that is silent has no
+task. A message is handled only when its answer has room (wire.py), so a client that does not read is not read from.
+Producers may send ahead: operations are handed to the writer in order and acknowledged as they commit, up to AHEAD of one
+connection. A bad message is answered by `error` and closes nothing; only the limits below, a broken frame or our own bug do.
 """
 
 from __future__ import annotations
 
 import asyncio
-import http
 import socket
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from dataclasses import replace as changed
 from typing import Final
@@ -17,9 +19,9 @@ from urllib.parse import urlsplit
 
 import orjson
 import structlog
-from websockets.asyncio.server import Server, ServerConnection, serve
-from websockets.exceptions import ConnectionClosed
-from websockets.http11 import Request, Response
+from websockets.extensions import ServerExtensionFactory
+from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFactory
+from websockets.http11 import Request
 
 from server.batching.scores.audience import Viewer
 from server.batching.scores.feed import Feed
@@ -29,21 +31,22 @@ from server.core.quota import Bucket
 from server.edge.auth import Keys
 from server.edge.clock import Clock
 from server.edge.tasks import Tasks
-from server.errors import INTERNAL, NORMAL, RESTART, Code, Refused, Unavailable
+from server.errors import INTERNAL, RESTART, Code, Refused, Unavailable
 from server.handlers import session as s
 from server.handlers.access import origin_allowed
+from server.handlers.connection import CLOSE_S, HANDSHAKE_S, Connection, Message
 from server.handlers.hub import Hub, key_of
 from server.handlers.wire import Wire, WireClosed
 from server.protocol import incoming as m
 from server.settings import Settings
 
-HARD_LIMIT: Final = 1 << 20
-"""Bytes of a frame above which the connection is closed with 1009."""
 AHEAD: Final = 1024
 """Operations of one connection that may wait for their commit; above, reading from it stops."""
 FLOOD_WINDOW_S: Final = 10.0
-CLOSE_S: Final = 1.0
-"""How long a close frame is tried before the socket is reset."""
+TURN: Final = 32
+"""Messages of one connection that are handled before the others have their turn."""
+BACKLOG: Final = 1024
+"""Connections the kernel holds until they are accepted; above, they try again by themselves."""
 SEND_BUFFER: Final = 256 * 1024
 """Bytes of a connection that the kernel may hold; a bound that a reader who stalls can't grow."""
 
@@ -65,18 +68,32 @@ class Deps:
 class Peer:
     """One connection."""
 
-    def __init__(self, deps: Deps, connection: ServerConnection, who: Identity) -> None:
+    __slots__ = (
+        "_ahead",
+        "_bucket",
+        "_connection",
+        "_deps",
+        "_gone",
+        "_session",
+        "_viewer",
+        "_window_at",
+        "_window_count",
+        "_working",
+        "flooding",
+        "wire",
+    )
+
+    def __init__(self, deps: Deps, connection: Connection, who: Identity) -> None:
         self._deps = deps
         self._connection = connection
-        self._session = s.Session(id=connection.id.hex, who=who)
-        self.wire = Wire(connection, deps.clock, self._drained)
+        self._session = s.Session(id=connection.id, who=who)
+        self.wire = Wire(connection, self._drained)
         self._viewer: Viewer | None = None
         self._ahead = 0
-        self._landed = asyncio.Event()
+        self._gone = self._working = False
         self._bucket = self._new_bucket()
         self._window_at, self._window_count = deps.clock.monotonic(), 0
         self.flooding = False
-        self._closing: asyncio.Task[None] | None = None
 
     # What the hub asks.
 
@@ -95,42 +112,85 @@ class Peer:
 
     def close(self, code: int, reason: str) -> None:
         """Begin to close: the close frame is tried for a second, then the socket is reset."""
-        if self._closing is None:
-            self._closing = self._deps.tasks.start("close connection", self._close(code, reason))
+        self._connection.close(code, reason)
+
+    def tend(self, now: float, interval_s: float) -> bool:
+        """Ping it when it is time to; True when it has been silent for too long."""
+        return self._connection.tend(now, interval_s)
 
     def end(self) -> None:
         """The server is going away: begin nothing new."""
         self._session = changed(self._session, ending=True)
 
-    async def _close(self, code: int, reason: str) -> None:
-        try:
-            async with asyncio.timeout(CLOSE_S):
-                await self._connection.close(code, reason)
-        except TimeoutError:
-            self._connection.transport.abort()
+    # What the connection says.
 
-    # Reading.
+    def arrived(self) -> None:
+        """There are messages to take."""
+        self._wake()
 
-    async def run(self) -> None:
-        """Serve the connection until it is closed."""
-        writer = self._deps.tasks.start("connection writer", self.wire.run())
+    def nudged(self) -> None:
+        """A frame came that says nothing; it counts towards flooding, for it costs work all the same."""
+        self._count(1)
+
+    def resumed(self) -> None:
+        """All that was sent has left."""
+        self.wire.resumed()
+
+    def lost(self) -> None:
+        """The connection is gone: what came before is handled still, then all is forgotten."""
+        self.wire.lost()
+        self._wake()
+
+    def _drained(self) -> None:
+        """A frame that waited is out; the feed's next turn makes what was missed meanwhile."""
+        if self._viewer is not None:
+            self._deps.feed.drained(self._viewer)
+
+    # The task.
+
+    def _wake(self) -> None:
+        if not self._working:
+            self._working = True
+            self._deps.tasks.start("connection", self._work())
+
+    async def _work(self) -> None:
+        """Handle what there is to handle. From the last look at it until the flag falls nothing is awaited."""
         try:
-            while True:
-                await self._read_one()
-        except (ConnectionClosed, WireClosed):
-            pass
+            handled = 0
+            while (step := self._next()) is not None:
+                await self._take(step)
+                handled += 1
+                if handled % TURN == 0:
+                    await self._deps.clock.sleep(0)
+        finally:
+            self._working = False
+
+    def _next(self) -> Coroutine[object, object, None] | None:
+        """What comes next: a message, then the farewell."""
+        message = self._connection.take()
+        if message is not None:
+            return self._read(message)
+        return self._leave() if self._connection.lost and not self._gone else None
+
+    async def _take(self, step: Coroutine[object, object, None]) -> None:
+        try:
+            await step
+        except WireClosed:
+            pass  # It waited for its frame to leave; nothing leaves any more.
         except Exception as error:
             log.error("connection failed", session=self._session.id, exc_info=error)
             self.close(INTERNAL, "a bug of the server")
-        finally:
-            if self._viewer is not None:
-                self._deps.feed.leave(self._viewer)
-            self._deps.hub.remove(self)
-            writer.cancel()
 
-    async def _read_one(self) -> None:
+    async def _leave(self) -> None:
+        self._gone = True
+        self._deps.hub.remove(self)
+        if self._viewer is not None:
+            self._deps.feed.leave(self._viewer)
+
+    # Reading.
+
+    async def _read(self, frame: Message) -> None:
         await self.wire.until_room()
-        frame = await self._connection.recv()
         value: object = None
         try:
             value = self._decode(frame)
@@ -153,7 +213,7 @@ class Peer:
             except Refused as refusal:
                 self._answer(s.error(refusal, m.ref_of(value)))
 
-    def _decode(self, frame: str | bytes) -> object:
+    def _decode(self, frame: Message) -> object:
         limit = self._deps.settings.message_bytes
         if isinstance(frame, bytes):
             self._take_token(1)
@@ -164,14 +224,18 @@ class Peer:
         return m.decode(frame)
 
     def _take_token(self, amount: int) -> None:
+        if not self._bucket.take(self._count(amount), amount):
+            raise Refused(Code.TOO_MANY, "too many messages; slow down", limit=round(self._bucket.rate))
+
+    def _count(self, amount: int) -> float:
+        """So many came; twice the limit over a window is flooding. Returns the time."""
         now = self._deps.clock.monotonic()
         self._window_count += amount
         if now - self._window_at >= FLOOD_WINDOW_S:
             elapsed = now - self._window_at
             self.flooding = self.flooding or self._window_count > 2 * self._bucket.rate * elapsed
             self._window_at, self._window_count = now, 0
-        if not self._bucket.take(now, amount):
-            raise Refused(Code.TOO_MANY, "too many messages; slow down", limit=round(self._bucket.rate))
+        return now
 
     def _new_bucket(self) -> Bucket:
         settings, now = self._deps.settings, self._deps.clock.monotonic()
@@ -190,7 +254,7 @@ class Peer:
             await self._carry_out(effect)
 
     def _become(self, who: Identity) -> None:
-        self._deps.hub.rename(self, key_of(who, _address(self._connection)))
+        self._deps.hub.rename(self, key_of(who, self._connection.address))
         producer = self._session.who.has("producer")
         self._session = s.become(self._session, who)
         if producer != who.has("producer"):
@@ -207,7 +271,7 @@ class Peer:
             case s.Produce():
                 await self._produce(effect)
             case s.Tell():
-                self._answer(s.answer("stats", effect.ref, **self._deps.feed.stats()))
+                self._answer(s.answer("stats", effect.ref, **await self._deps.feed.stats()))
             case s.Configure() | s.Force():
                 await self._administer(effect)
             case s.Follow():
@@ -216,30 +280,24 @@ class Peer:
                 self._answer(s.answer(kind, effect.ref, topic=effect.topic))
 
     async def _view(self, effect: s.Enter | s.Ask | s.Reveal | s.Leave | s.Resync | s.Explain) -> None:
-        if not isinstance(effect, s.Explain):
-            await self.wire.until_free()
         feed = self._deps.feed
         match effect:
             case s.Enter():
-                self._enter(effect)
+                await self._enter(effect)
             case s.Ask():
-                viewer = self._watching()
-                viewer.question = effect.question
-                feed.turn_to(viewer, effect.ref)
+                await feed.turn_to(self._watching(), effect.question, effect.ref)
             case s.Reveal():
-                viewer = self._watching()
-                viewer.question = effect.question
-                feed.reveal(viewer)
+                await feed.reveal(self._watching(), effect.question)
             case s.Leave():
                 feed.leave(self._watching())
                 self._answer(s.answer("unregistered", effect.ref))
             case s.Resync():
-                feed.resync(self._watching(), effect.held, effect.ref)
+                await feed.resync(self._watching(), effect.held, effect.ref)
             case s.Explain():
-                explanation = feed.explain(self._watching(), effect.event_id)
+                explanation = await feed.explain(self._watching(), effect.event_id)
                 self._answer(s.answer("explanation", effect.ref, **explanation))
 
-    def _enter(self, effect: s.Enter) -> None:
+    async def _enter(self, effect: s.Enter) -> None:
         feed = self._deps.feed
         if self._viewer is None:
             self._viewer = Viewer(self._session.id, effect.question, self.wire)
@@ -248,7 +306,7 @@ class Peer:
         times = {name: config.pop(name) for name in ("serverTime", "nextBatchAt")}
         fields = {"session": self._session.id, "recovered": effect.held is not None, "config": config, **times}
         self._answer(s.answer("registered", effect.ref, **fields))
-        feed.join(self._viewer, effect.held)
+        await feed.join(self._viewer, effect.held)
 
     def _watching(self) -> Viewer:
         assert self._viewer is not None, "the session said it was registered"
@@ -256,15 +314,14 @@ class Peer:
 
     async def _produce(self, effect: s.Produce) -> None:
         while self._ahead >= AHEAD:
-            self._landed.clear()
-            await self._landed.wait()
+            await self.wire.until_moved()
         outcome = await self._deps.feed.submit(effect.op, self._session.who)
         self._ahead += 1
         outcome.add_done_callback(lambda done: self._landed_one(done, effect.ref))
 
     def _landed_one(self, done: asyncio.Future[list[Outcome]], ref: str | None) -> None:
         self._ahead -= 1
-        self._landed.set()
+        self.wire.move()
         if done.cancelled():
             return
         trouble = done.exception()
@@ -283,10 +340,6 @@ class Peer:
     def _answer(self, payload: object) -> None:
         self.wire.answer(orjson.dumps(payload))
 
-    def _drained(self) -> None:
-        if self._viewer is not None:
-            self._deps.feed.drained(self._viewer)
-
 
 def _is_popularity(value: object) -> bool:
     return isinstance(value, dict) and value.get("type") == "popularity-update"
@@ -304,18 +357,15 @@ def _unavailable(trouble: Unavailable, ref: str | None) -> dict[str, object]:
     return {**message, "retryAfterMs": retry_ms}
 
 
-def _address(connection: ServerConnection) -> str:
-    remote = connection.remote_address
-    return str(remote[0]) if remote else ""
-
-
 class WebSocketServer:
-    """The listening side: the door, and the way down."""
+    """The listening side: the door, and the way down. The `House` of its connections."""
 
     def __init__(self, deps: Deps) -> None:
         self._deps = deps
-        self._server: Server | None = None
+        self._server: asyncio.Server | None = None
         self._ending = False
+        self.clock = deps.clock
+        self.extensions: Sequence[ServerExtensionFactory] = _extensions(deps.settings)
 
     @property
     def port(self) -> int:
@@ -330,63 +380,68 @@ class WebSocketServer:
 
     async def start(self) -> None:
         """Listen."""
-        settings = self._deps.settings
-        ping_s = settings.ping_interval_ms / 1000
-        self._server = await serve(
-            self._serve,
-            settings.host,
-            settings.ws_port,
-            process_request=self._at_the_door,
-            max_size=HARD_LIMIT,
-            max_queue=4,
-            write_limit=0,
-            compression=None,
-            ping_interval=ping_s,
-            ping_timeout=ping_s,
-            close_timeout=CLOSE_S,
-            server_header=None,
+        settings, loop = self._deps.settings, asyncio.get_running_loop()
+        self._server = await loop.create_server(
+            lambda: Connection(self), settings.host, settings.ws_port, backlog=BACKLOG, start_serving=False
         )
+        for one in self._server.sockets:
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)  # Connections inherit it.
+        await self._server.start_serving()
 
     async def stop(self, timeout_s: float) -> None:
         """Let frames drain, tell every client to come back at a time of its own, close."""
         self._ending = True
         if self._server is None:
             return
-        self._server.close(close_connections=False)
+        self._server.close()
         for peer in self._peers():
             peer.end()
-        deadline = self._deps.clock.monotonic() + timeout_s
-        while any(not p.wire.idle for p in self._peers()) and self._deps.clock.monotonic() < deadline:
-            await self._deps.clock.sleep(0.02)
+        deadline = self.clock.monotonic() + timeout_s
+        while any(not p.wire.idle for p in self._peers()) and self.clock.monotonic() < deadline:
+            await self.clock.sleep(0.02)
         for peer in self._peers():
-            after_ms = round(self._deps.clock.random() * self._deps.settings.return_jitter_ms)
+            after_ms = round(self.clock.random() * self._deps.settings.return_jitter_ms)
             peer.close(RESTART, orjson.dumps({"retryAfterMs": after_ms}).decode())
-        while len(self._deps.hub) and self._deps.clock.monotonic() < deadline + 2 * CLOSE_S:
-            await self._deps.clock.sleep(0.02)
+        await self._until_empty(CLOSE_S)
+        for guest in self._deps.hub.expected:
+            guest.abort()
+        await self._until_empty(CLOSE_S)
+
+    async def _until_empty(self, timeout_s: float) -> None:
+        hub, deadline = self._deps.hub, self.clock.monotonic() + timeout_s
+        while (len(hub) or hub.expected) and self.clock.monotonic() < deadline:
+            await self.clock.sleep(0.02)
 
     def _peers(self) -> list[Peer]:
         """Those connected now."""
         return [p for p in self._deps.hub if isinstance(p, Peer)]
 
-    async def _serve(self, connection: ServerConnection) -> None:
-        who = getattr(connection, "batchcast_who", ANONYMOUS)
+    # What a connection asks.
+
+    def greet(self, connection: Connection) -> bool:
+        """One more at the door; False when there are too many."""
+        if self._deps.hub.crowded:
+            return False
+        self._deps.hub.expect(connection, HANDSHAKE_S)
+        return True
+
+    def welcome(self, connection: Connection, who: Identity) -> Peer:
+        """It is open."""
+        self._deps.hub.met(connection)
         peer = Peer(self._deps, connection, who)
-        _limit_kernel_buffer(connection)
-        self._deps.hub.add(peer, key_of(who, _address(connection)))
-        await peer.run()
-        await connection.close(NORMAL)
+        self._deps.hub.add(peer, key_of(who, connection.address))
+        return peer
 
-    def _at_the_door(self, connection: ServerConnection, request: Request) -> Response | None:
-        """None lets it in; else the HTTP answer."""
-        try:
-            who = self._admit(connection, request)
-        except Refused as refusal:
-            status = 503 if refusal.code is Code.TOO_MANY else refusal.status
-            return _response(connection, status, refusal.code, refusal.message)
-        connection.batchcast_who = who  # type: ignore[attr-defined]  # ours, read by _serve
-        return None
+    def expect_end(self, connection: Connection) -> None:
+        """It must be gone soon."""
+        self._deps.hub.expect(connection, CLOSE_S)
 
-    def _admit(self, connection: ServerConnection, request: Request) -> Identity:
+    def gone(self, connection: Connection) -> None:
+        """It is."""
+        self._deps.hub.met(connection)
+
+    def admit(self, request: Request, address: str) -> Identity:
+        """Who it is; Refused when it may not come in."""
         url = urlsplit(request.path)
         if url.path != "/ws":
             raise Refused(Code.NOT_FOUND, "the WebSocket is at /ws")
@@ -403,24 +458,14 @@ class WebSocketServer:
             )
         header = request.headers.get("Authorization", "")
         who = self._deps.keys.verify(header[7:].strip()) if header.lower().startswith("bearer ") else ANONYMOUS
-        refusal = self._deps.hub.refusal(key_of(who, _address(connection)))
+        refusal = self._deps.hub.refusal(key_of(who, address))
         if refusal is not None:
             raise refusal
         return who
 
 
-def _response(connection: ServerConnection, status: int, code: Code, message: str) -> Response:
-    response = connection.respond(http.HTTPStatus(status), "")
-    response.body = orjson.dumps({"error": {"code": code, "message": message}})
-    del response.headers["Content-Length"], response.headers["Content-Type"]
-    response.headers["Content-Length"] = str(len(response.body))
-    response.headers["Content-Type"] = "application/json"
-    if status == http.HTTPStatus.SERVICE_UNAVAILABLE:
-        response.headers["Retry-After"] = "5"
-    return response
-
-
-def _limit_kernel_buffer(connection: ServerConnection) -> None:
-    sock = connection.transport.get_extra_info("socket")
-    if sock is not None:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+def _extensions(settings: Settings) -> Sequence[ServerExtensionFactory]:
+    """Compression without memory between messages, so that one compressed tail serves all who share it."""
+    if not settings.compression:
+        return ()
+    return (ServerPerMessageDeflateFactory(server_no_context_takeover=True, client_no_context_takeover=True),)

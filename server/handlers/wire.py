@@ -1,29 +1,32 @@
-"""The way out of one connection: a single writer, at most one frame waiting, a short queue of answers.
+"""The way out of one connection: everything in the order it came, at most one frame waiting, a short queue of answers.
 
-Frames (snapshots and changes) and answers (pong, ack, error ...) share one socket. A frame is taken only while none waits
-(`free`); it waits until the transport's buffer is empty again, because the write limit is zero. Answers wait in a queue of
-ANSWERS; when it is full whoever wants to add one waits, which stops reading from that connection: a client that does not
-read is not read from, and costs one frame and a few answers of memory, whatever the others do.
+Frames (snapshots and changes) and answers (pong, ack, error ...) share one socket. What comes while nothing waits is written
+at once, by whoever brings it; there is no writer task. What comes while the kernel has not taken all that was written
+before (`blocked`) waits here:
 
-        hand(frame) ---> one slot --+
-                                     +--> writer task --> socket          drained() is told when the slot is empty again
-        answer(bytes) -> queue -----+
+        hand(frame) --+-- nothing waits --> socket           a frame waits while it stands in the queue, and while
+                      |                       ^              the transport still holds a byte of it or before it
+        answer(bytes)-+-- blocked --> queue --+ resumed()
+
+A frame is taken only while none waits (`free`). Answers may be ANSWERS in the queue; when it is full whoever wants to add one
+waits, which stops reading from that connection: a client that does not read is not read from, and costs one frame and a few
+answers of memory, whatever the others do. `drained` is told when a frame that had to wait is out.
+
+One coroutine at a time may wait here: the one that handles the connection's messages.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from websockets.asyncio.server import ServerConnection
-from websockets.exceptions import ConnectionClosed
-
-from server.edge.clock import Clock
+from server.handlers.connection import Connection
+from server.handlers.framing import Payload
 
 ANSWERS: Final = 32
 """Answers that may wait; above, reading from the connection stops."""
+NOWHERE: Final = -1
 
 
 class WireClosed(Exception):
@@ -33,102 +36,117 @@ class WireClosed(Exception):
 class Wire:
     """One connection's way out; an `Outlet` of the feed."""
 
-    def __init__(self, connection: ServerConnection, clock: Clock, drained: Callable[[], None]) -> None:
+    __slots__ = ("_connection", "_drained", "_moved", "_place", "_stuck", "_waiting", "sent")
+
+    def __init__(self, connection: Connection, drained: Callable[[], None]) -> None:
         self._connection = connection
-        self._clock = clock
         self._drained = drained
-        self._answers: deque[bytes] = deque()
-        self._frame: bytes | None = None
-        self._sending = False
-        self._work = asyncio.Event()
-        self._moved = asyncio.Event()
-        self._waits_since: float | None = None
-        self._closed = False
+        self._waiting: list[Payload] = []
+        self._place = NOWHERE
+        """Where in the queue the frame stands."""
+        self._stuck = False
+        """Is the frame the last thing the transport was given, and not all of it gone?"""
+        self._moved: asyncio.Future[None] | None = None
         self.sent = 0
 
     @property
     def free(self) -> bool:
         """Does no frame wait?"""
-        return self._frame is None and not self._sending
+        return not self._stuck and self._place == NOWHERE
 
     @property
     def idle(self) -> bool:
         """Is everything out?"""
-        return self.free and not self._answers and self._waits_since is None
+        return not self._waiting and not self._connection.blocked
+
+    @property
+    def answers(self) -> int:
+        """How many answers wait."""
+        return len(self._waiting) - (self._place != NOWHERE)
 
     def waiting_s(self, now: float) -> float:
-        """How long the oldest thing has waited; 0 when nothing does."""
-        return 0.0 if self._waits_since is None else now - self._waits_since
+        """How long the kernel has not taken what it was last given; 0 when it has."""
+        return now - self._connection.blocked_at if self._connection.blocked else 0.0
 
-    def hand(self, frame: bytes) -> None:
+    def hand(self, frame: Payload) -> None:
         """Take one frame; only while free."""
-        assert self.free, "a frame waits already"
-        self._frame = frame
-        self._wake()
-
-    async def until_free(self) -> None:
-        """Wait until a frame may be handed over."""
-        while not self.free:
-            await self._until_moved()
-
-    async def until_room(self) -> None:
-        """Wait until an answer may be added."""
-        while len(self._answers) >= ANSWERS:
-            await self._until_moved()
+        assert not self._stuck, "a frame waits already"
+        assert self._place < 0, "a frame waits already"
+        connection = self._connection
+        if connection.blocked:
+            self._place = len(self._waiting)
+            self._waiting.append(frame)
+        else:
+            connection.send(frame)
+            self.sent += 1
+            self._stuck = connection.blocked
 
     def answer(self, payload: bytes) -> None:
-        """Queue an answer. Callers that read from the connection wait for room first."""
-        self._answers.append(payload)
-        self._wake()
+        """Send an answer or queue it. Callers that read from the connection wait for room first."""
+        if self._connection.blocked:
+            self._waiting.append(payload)
+        else:
+            self._connection.send(payload)
+            self.sent += 1
 
     def offer(self, payload: bytes) -> bool:
-        """Queue a hint (progress, an alert) if there is room; False drops it."""
-        if len(self._answers) >= ANSWERS:
+        """Send or queue a hint (progress, an alert) if there is room; False drops it."""
+        if self.answers >= ANSWERS:
             return False
         self.answer(payload)
         return True
 
-    async def run(self) -> None:
-        """The writer: until the connection is closed."""
+    async def until_free(self) -> None:
+        """Wait until a frame may be handed over; WireClosed when none ever will."""
+        while not self.free:
+            if self._connection.lost:
+                raise WireClosed
+            await self.until_moved()
+
+    async def until_room(self) -> None:
+        """Wait until an answer may be added; when the connection is gone there is room for nothing and need of none."""
+        while self.answers >= ANSWERS and not self._connection.lost:
+            await self.until_moved()
+
+    async def until_moved(self) -> None:
+        """Wait until something here has changed, or `move` says that something elsewhere has."""
+        assert self._moved is None, "one coroutine waits at a time"
+        self._moved = asyncio.get_running_loop().create_future()
         try:
-            while True:
-                await self._work.wait()
-                await self._send_all()
-                self._waits_since = None
-                if self.idle:
-                    self._work.clear()
-        except ConnectionClosed:
-            return
+            await self._moved
         finally:
-            self._closed = True
-            self._moved.set()
+            self._moved = None
 
-    async def _until_moved(self) -> None:
-        if self._closed:
-            raise WireClosed
-        self._moved.clear()
-        await self._moved.wait()
+    def move(self) -> None:
+        """Let the coroutine that waits look again."""
+        if self._moved is not None and not self._moved.done():
+            self._moved.set_result(None)
 
-    async def _send_all(self) -> None:
-        while self._answers:
-            await self._send(self._answers[0])
-            self._answers.popleft()
-            self._moved.set()
-        if self._frame is not None:
-            frame, self._frame, self._sending = self._frame, None, True
-            try:
-                await self._send(frame)
-            finally:
-                self._sending = False
-            self._moved.set()
+    def resumed(self) -> None:
+        """The transport is empty: send what waits until it is not."""
+        held, self._stuck = not self.free, False
+        while self._waiting and not self._connection.blocked:
+            self._send_oldest()
+        if held and self.free:
             self._drained()
+        self.move()
 
-    async def _send(self, payload: bytes) -> None:
-        self._waits_since = self._clock.monotonic()
-        await self._connection.send(payload, text=True)
+    def lost(self) -> None:
+        """Nothing leaves any more; a frame that waited does so for ever, so that no other is made."""
+        self._stuck = self._stuck or self._place != NOWHERE
+        self._place = NOWHERE
+        self._waiting.clear()
+        self._drained = _nobody
+        self.move()
+
+    def _send_oldest(self) -> None:
+        self._connection.send(self._waiting.pop(0))
         self.sent += 1
+        if self._place == 0:
+            self._stuck = self._connection.blocked
+        if self._place != NOWHERE:
+            self._place -= 1
 
-    def _wake(self) -> None:
-        if self._waits_since is None:
-            self._waits_since = self._clock.monotonic()
-        self._work.set()
+
+def _nobody() -> None:
+    """Who is told of a frame that never leaves; not the peer, which would refer to itself in a circle."""

@@ -8,18 +8,20 @@ the bytes of one version are made once and closed with each viewer's relevanceSc
 from __future__ import annotations
 
 from reprlib import Repr
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, TypeGuard
 from zoneinfo import ZoneInfo
 
 import orjson
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, ValidationError, model_validator
 
 from server.core import recurrence as rrule
-from server.core.event import COUNTER_MAX, Event, Popularity, Priority, Status, Upsert
+from server.core.event import COUNTER_MAX, NO_COUNTS, Counts, Event, Popularity, Priority, Status, Upsert
 from server.errors import Code, Refused
 from server.protocol.values import Identifier, Location, Moment, Wire, to_iso
 
 MAX_PROPERTIES: Final = 8 * 1024
+MAX_ID: Final = 128
+"""Characters of an Identifier."""
 Counter = Annotated[int, Field(strict=True, ge=0, le=COUNTER_MAX)]
 Change = Annotated[int, Field(strict=True, ge=-COUNTER_MAX, le=COUNTER_MAX)]
 
@@ -160,10 +162,57 @@ def _gathered(row: dict[str, Any]) -> dict[str, Any]:
 
 def popularity_op(row: object) -> Popularity:
     """The Popularity that a JSON object asks for; Refused (bad_message, with the field) when it can't be understood."""
+    plain = plain_popularity(row)
+    if plain is not None:
+        return plain
+    plain = plain_popularity(row)
+    if plain is not None:
+        return plain
     try:
         return PopularityIn.model_validate(row).op()
     except ValidationError as error:
         raise refused(error) from None
+
+
+PLAIN: Final = frozenset(("eventId", "scanCount", "saveCount", "rsvpCount", "delta", "updateId", "priority"))
+_WIRE_COUNTERS: Final = frozenset(("scanCount", "saveCount", "rsvpCount"))
+_PRIORITIES: Final = (None, "normal", "high")
+_ABSENT: Final = (None, None, None)
+
+
+def plain_popularity(row: object, names: frozenset[str] = PLAIN) -> Popularity | None:
+    """What nearly all producers send, at a fifth of the model's cost. None: let the model look, and say what is wrong.
+
+    It takes nothing that the model refuses, and makes the same of what it takes; a test holds the two together. `names`
+    are those that may be there: a message has more, which are its reader's to look at."""
+    if type(row) is not dict or not row.keys() <= names:
+        return None
+    get = row.get
+    event_id, update_id, priority, delta = get("eventId"), get("updateId"), get("priority"), get("delta")
+    if not (_plain_id(event_id) and (update_id is None or _plain_id(update_id)) and priority in _PRIORITIES):
+        return None
+    counts = scan, save, rsvp = get("scanCount"), get("saveCount"), get("rsvpCount")
+    if delta is None:
+        good = counts != _ABSENT and _plain_count(scan) and _plain_count(save) and _plain_count(rsvp)
+        return Popularity(event_id, counts, NO_COUNTS, update_id, priority == "high") if good else None
+    deltas = _plain_deltas(delta) if counts == _ABSENT else None
+    return None if deltas is None else Popularity(event_id, _ABSENT, deltas, update_id, priority == "high")
+
+
+def _plain_id(value: object) -> TypeGuard[str]:
+    return type(value) is str and 0 < len(value) <= MAX_ID and value.isascii() and "\0" not in value
+
+
+def _plain_count(count: object) -> bool:
+    return count is None or (type(count) is int and 0 <= count <= COUNTER_MAX)
+
+
+def _plain_deltas(delta: object) -> Counts | None:
+    if type(delta) is not dict or not delta.keys() <= _WIRE_COUNTERS:
+        return None
+    deltas = scan, save, rsvp = delta.get("scanCount", 0), delta.get("saveCount", 0), delta.get("rsvpCount", 0)
+    whole = type(scan) is int and type(save) is int and type(rsvp) is int
+    return deltas if whole and min(deltas) >= -COUNTER_MAX and max(deltas) <= COUNTER_MAX else None
 
 
 def refused(error: ValidationError) -> Refused:

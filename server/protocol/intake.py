@@ -4,6 +4,7 @@
     for chunk in body:
         ops += intake.feed(chunk)                              # list[Op | Rejected], in the order of the rows
     ops += intake.close()                                      # what was still open; raises Refused(bad_json) for a bad document
+                                                               # (a long one: rows = intake.rest(), then entries() in parts)
 
 Every row gives exactly one entry, so the n-th entry (from 0) is row n and good rows always go in. A row is
 
@@ -124,11 +125,19 @@ class Intake:
 
     def feed(self, chunk: bytes) -> list[Op | Rejected]:
         """The rows that this chunk completes."""
-        return [self._entry(row) for row in self._reader.feed(chunk)]
+        return self.entries(self._reader.feed(chunk))
 
     def close(self) -> list[Op | Rejected]:
         """The rows still open at the end."""
-        return [self._entry(row) for row in self._reader.close()]
+        return self.entries(self._reader.close())
+
+    def rest(self) -> list[Read]:
+        """The same, not looked at yet: of a document these are all its rows, for `entries` to take a part at a time."""
+        return self._reader.close()
+
+    def entries(self, rows: Iterable[Read]) -> list[Op | Rejected]:
+        """What each row asks for."""
+        return [self._entry(row) for row in rows]
 
     def events(self, chunk: bytes) -> list[Row | Rejected]:
         """The rows that this chunk completes, as events in JSON, mapped but not validated."""
@@ -140,7 +149,7 @@ class Intake:
 
     def _entry(self, row: Read) -> Op | Rejected:
         event: Read = row if self._mapping is None else self._event(row)
-        if isinstance(event, Rejected):
+        if type(event) is Rejected:
             return event
         try:
             return self._op(event)

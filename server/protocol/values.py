@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
+from functools import lru_cache
 from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
@@ -47,16 +48,16 @@ def to_ms(value: object) -> int:
 
 def to_iso(ms: int) -> str:
     """ISO 8601 in UTC with milliseconds and Z."""
-    moment = (
-        dt.datetime.fromtimestamp(ms // 1000, tz=dt.UTC)
-        if ms >= 0
-        else _EPOCH + dt.timedelta(milliseconds=ms // 1000 * 1000)
-    )
-    return (
-        f"{moment:%Y-%m-%dT%H:%M:%S}.{ms % 1000:03d}Z"
-        if moment.year > 999
-        else f"{moment.isoformat()[:19]}.{ms % 1000:03d}Z"
-    )
+    day, rest = divmod(ms, 86_400_000)
+    seconds, rest = divmod(rest, 1000)
+    minutes, second = divmod(seconds, 60)
+    return f"{_day(day)}T{minutes // 60:02d}:{minutes % 60:02d}:{second:02d}.{rest:03d}Z"
+
+
+@lru_cache(maxsize=4096)
+def _day(day: int) -> str:
+    """The date so many days after the epoch; events crowd on few of them."""
+    return (_EPOCH.date() + dt.timedelta(days=day)).isoformat()
 
 
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)

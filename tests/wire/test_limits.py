@@ -104,9 +104,9 @@ async def test_who_asks_ten_thousand_times_and_never_reads_is_not_read_from(star
     deaf = await place.deaf()
     peer = newest_peer(place)
     sending = asyncio.ensure_future(send_pings(deaf, 10_000))
-    await until(lambda: len(peer.wire._answers) >= ANSWERS, "the queue of answers is full")
-    await until(lambda: not peer._connection.transport.is_reading(), "it is not read from")
-    assert len(peer.wire._answers) <= ANSWERS + 1
+    await until(lambda: peer.wire.answers >= ANSWERS, "the queue of answers is full")
+    await until(lambda: not peer._connection.reading, "it is not read from")
+    assert peer.wire.answers <= ANSWERS + 1
     assert peer._connection.transport.get_write_buffer_size() < 64 * KIB
     assert peer.wire.sent < 10_000
     await place.count("a", scanCount=5)
@@ -135,9 +135,9 @@ async def test_an_array_has_no_more_answers_waiting_than_single_messages_have(st
     peer = newest_peer(place)
     array = [{"type": "popularity-update", "ref": "x" * 64}] * 900
     sending = asyncio.ensure_future(say_often(deaf, array, 5))
-    await until(lambda: len(peer.wire._answers) >= ANSWERS, "the queue of answers is full")
-    await until(lambda: not peer._connection.transport.is_reading() or sending.done(), "it is not read from")
-    assert len(peer.wire._answers) <= ANSWERS + 1
+    await until(lambda: peer.wire.answers >= ANSWERS, "the queue of answers is full")
+    await until(lambda: not peer._connection.reading or sending.done(), "it is not read from")
+    assert peer.wire.answers <= ANSWERS + 1
     hear(deaf)
     for _ in range(4500):
         assert refused(await deaf._read()) == ("bad_message", "eventId")

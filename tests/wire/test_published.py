@@ -346,7 +346,7 @@ async def test_what_was_pending_when_batching_went_off_is_not_left_behind(start:
     talk = await second.watching()
     assert counters(talk.view.events["a"]) == (0, 0, 0)
     await second.put({"id": "b", "title": "Changed"})
-    await until(lambda: second.app.feed.stats()["pendingUpdates"] == 0, "what was pending is published")
+    await until(lambda: not second.app.feed.desk.pending, "what was pending is published")
     while counters(talk.view.events["a"]) != (5, 0, 0):
         await talk._read()
 

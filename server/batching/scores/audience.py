@@ -2,16 +2,36 @@
 
 A viewer's `held` advances only when a frame is handed over. At most one frame waits per connection: while the outlet is not
 free nothing is made for it, `owed` remembers what kind of frame it missed, and when it has drained one difference covers all.
+
+A frame is computed by the engine's thread while the event loop goes on, so whatever could make it wrong moves the viewer's
+`epoch`: another frame handed over, another question, a departure. A draft of an older epoch is thrown away.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from enum import IntEnum
-from typing import Protocol
+from typing import Final, Protocol, TypeAlias
 
-from server.batching.scores.diff import DIGEST_MASK, Held
+import numpy as np
+
+from server.batching.scores.frame import Frame
+from server.batching.scores.kernel import HELD, Records
 from server.batching.scores.question import Question
+
+Held: TypeAlias = bytes
+"""Records of kernel.HELD, one behind another: compact, joined at the speed of memory, and shared by viewers that are equal."""
+NOTHING: Final[Held] = b""
+
+
+def records(held: Iterable[Held]) -> Records:
+    """What several connections hold, one behind another, as an array of kernel.HELD."""
+    return np.frombuffer(bytearray().join(held), HELD)  # writable, which is the type that is compiled
+
+
+def count(held: Held) -> int:
+    """How many events these are."""
+    return len(held) // HELD.itemsize
 
 
 class Outlet(Protocol):
@@ -21,8 +41,11 @@ class Outlet(Protocol):
     def free(self) -> bool:
         """Does no frame wait?"""
 
-    def hand(self, frame: bytes) -> None:
+    def hand(self, frame: Frame) -> None:
         """Take one frame."""
+
+    async def until_free(self) -> None:
+        """Wait until a frame may be handed over; raises when the connection is gone."""
 
 
 class Owed(IntEnum):
@@ -36,38 +59,65 @@ class Owed(IntEnum):
 class Viewer:
     """One registered connection: its question, and exactly what it holds."""
 
-    __slots__ = ("digest", "held", "last", "outlet", "owed", "question", "reasons", "seq", "session")
+    __slots__ = (
+        "_question",
+        "digest",
+        "epoch",
+        "expecting",
+        "held",
+        "last",
+        "outlet",
+        "owed",
+        "reasons",
+        "seq",
+        "session",
+    )
 
     def __init__(self, session: str, question: Question, outlet: Outlet, *, reasons: bool = False) -> None:
         self.session = session
-        self.question = question
+        self._question = question
         self.outlet = outlet
         self.reasons = reasons
-        self.held: dict[str, Held] = {}
+        self.held = NOTHING
         self.digest = 0
         self.seq = 0
         self.owed = Owed.NOTHING
-        self.last: str | None = None
-        """The id that a better event would push out: the last one of a full view."""
+        self.last = -1
+        """The slot that a better event would push out: the last one of a full view; -1 while there is room."""
+        self.epoch = 0
+        self.expecting = False
+        """An answer is being made for it: no other frame may come before, and what falls due meanwhile is owed."""
 
     @property
-    def full(self) -> bool:
-        """Does the view hold as much as it may?"""
-        return len(self.held) >= self.question.limit
+    def free(self) -> bool:
+        """May a frame be made for it that nobody waits for?"""
+        return not self.expecting and self.outlet.free
+
+    def expect(self) -> None:
+        """An answer is being made; drafts under way are stale."""
+        self.expecting = True
+        self.epoch += 1
+
+    @property
+    def question(self) -> Question:
+        """What it asks."""
+        return self._question
+
+    @question.setter
+    def question(self, question: Question) -> None:
+        self._question = question
+        self.epoch += 1
 
     def forget(self) -> None:
         """Hold nothing: the next frame is a snapshot."""
-        self.held.clear()
+        self.held = NOTHING
         self.digest = 0
-        self.last = None
+        self.last = -1
+        self.epoch += 1
 
     def owe(self, what: Owed) -> None:
         """A frame was due while another waited."""
         self.owed = max(self.owed, what)
-
-    def shift_digest(self, delta: int) -> None:
-        """Move the digest, modulo 2^64."""
-        self.digest = (self.digest + delta) & DIGEST_MASK
 
 
 class Audience:

@@ -4,37 +4,46 @@
   immediate  woken by the writer: who is touched by what was published since is told at once
   urgent     woken by `priority: high`: publishes those counters, then wakes immediate
   drift      only while batching is off: sends what time has moved
+  catch-up   woken when a waiting frame has drained: one difference for all that its viewer missed
+  adapt      only with ADAPTIVE_BATCHING: the flush's interval follows activity (adaptive.py)
+  forget     events that are gone and held by nobody give their slots back
   expire     leader only: events that ended a day ago become EXPIRED, old EXPIRED ones are removed
   tidy       leader only: hourly partitions of remembered updates are made ahead and dropped when old
 
-Turns that walk over viewers yield the event loop every SLICE_S; what a single viewer is sent is computed, handed over and
-noted in one synchronous step (views.py).
+Turns that walk over viewers ask the engine for drafts, a slice of viewers at a time, and hand them over; a draft whose viewer
+has changed since is not handed over but made anew (views.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 import asyncpg
 import structlog
 
+from server.batching.lag import Lag
 from server.batching.loop import Occasion, Turn, TurnRecord
-from server.batching.scores import store, views
-from server.batching.scores.audience import Owed, Viewer
+from server.batching.scores import store
+from server.batching.scores.adaptive import Activity, Bounds, following_ms
+from server.batching.scores.audience import Owed, Viewer, records
 from server.batching.scores.desk import Desk
+from server.batching.scores.engine import Engine
 from server.batching.scores.ingest import Writer
 from server.batching.scores.plan import Asked
-from server.batching.scores.views import Look
+from server.batching.scores.views import Draft, Kind, Sight, deliver
 from server.core.event import Delete, Outcome, Upsert
 from server.core.identity import Identity
 from server.edge.clock import Clock
 from server.edge.postgres import Database
 from server.errors import Unavailable
 
-SLICE_S: Final = 0.008
-"""Other work waits at most about this long for a turn over viewers."""
+SLICE: Final = 256
+"""Viewers that the engine looks at in one go, some 10 to 25 ms; a fixed count, so that a replay slices alike."""
+LOOKS: Final = 3
+"""How often a walk looks at a viewer to whom something happens meanwhile, before it is owed the frame."""
 RETRY_MS: Final = 1000
 EXPIRE_SLICE: Final = 500
 DAY_MS: Final = 86_400_000
@@ -82,27 +91,59 @@ class Walk:
 
 
 @dataclass(slots=True)
+class Pace:
+    """The interval that ADAPTIVE_BATCHING has arrived at, and from what."""
+
+    bounds: Bounds
+    interval_ms: int
+    activity: Activity = field(default_factory=Activity)
+    counted: int = 0
+
+    def look(self, moved: int, max_batch: int, now_ms: int) -> bool:
+        """`moved` events have moved since the start; True when that asks for another interval."""
+        self.activity, self.counted = self.activity.after(moved - self.counted, now_ms), moved
+        before = self.interval_ms
+        self.interval_ms = following_ms(before, self.activity, max_batch, self.bounds)
+        return self.interval_ms != before
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """How a walk looks at each viewer."""
+
+    kind: Kind
+    threshold: float | None
+    now_ms: int
+    urgent: bool
+
+
+@dataclass(slots=True)
 class Turns:
     """The turns of the live feed; `wake` maps a loop's name and a delay in ms to its wake."""
 
     db: Database
     clock: Clock
     desk: Desk
+    engine: Engine
     writer: Writer
     keep_days: int
     update_ids_keep_h: int
     update_ids_keep_rows: int
     fenced: Callable[[asyncpg.Connection], Awaitable[int]]
     wake: Callable[[str, int], None]
+    lag: Lag
+    pace: Pace | None
+    retimed: Callable[[], None]
+    """Called when `pace` has another interval."""
     statistics: Statistics = field(default_factory=Statistics)
 
     async def flush(self, occasion: Occasion) -> Turn:
         """Publish all that was pending when it began, then send each viewer one batch."""
         batching = self.desk.tunables.enabled
         taken = list(self.desk.pending)
-        failed = await self._publish_slices(taken)
-        look = Look(self.desk.columns, self.desk.rules, occasion.now_ms)
-        walk = await self._walk(lambda v: views.batch(v, look, self.desk.threshold), Owed.BATCH)
+        with self.lag.watch():
+            failed = await self._publish_slices(taken)
+            walk = await self._walk(self.desk.audience.all(), Kind.BATCH, self.desk.threshold, occasion.now_ms)
         done = len(taken) - failed
         detail = {"events": done, "frames": walk.frames, "viewers": len(self.desk.audience), "batching": int(batching)}
         return Turn(len(taken) + walk.deferred, done, failed, walk.deferred, detail=detail)
@@ -124,13 +165,10 @@ class Turns:
         changed, self.desk.changed = self.desk.changed, {}
         if not changed:
             return Turn()
-        look = Look(self.desk.columns, self.desk.rules, occasion.now_ms)
+        now_ms, viewers = occasion.now_ms, self.desk.audience.all()
         threshold = None if self.desk.tunables.enabled else self.desk.threshold
-
-        def tell(viewer: Viewer) -> bool:
-            return views.immediate(viewer, look, threshold)
-
-        walk = await self._walk(tell, Owed.CHANGES, lambda viewer: views.touched(viewer, changed, look))
+        due = await self.engine.ask(lambda lookout: lookout.touched(viewers, list(changed), now_ms))
+        walk = await self._walk(due, Kind.IMMEDIATE, threshold, now_ms, urgent=True)
         detail = {"frames": walk.frames, "owed": walk.deferred}
         return Turn(len(changed), len(changed), detail=detail)
 
@@ -145,9 +183,40 @@ class Turns:
 
     async def drift(self, occasion: Occasion) -> Turn:
         """Send every score that time has moved past the threshold; only while batching is off."""
-        look = Look(self.desk.columns, self.desk.rules, occasion.now_ms)
-        walk = await self._walk(lambda v: views.immediate(v, look, self.desk.threshold), Owed.CHANGES)
+        viewers = self.desk.audience.all()
+        walk = await self._walk(viewers, Kind.IMMEDIATE, self.desk.threshold, occasion.now_ms)
         return Turn(detail={"frames": walk.frames, "owed": walk.deferred})
+
+    async def catch_up(self, occasion: Occasion) -> Turn:
+        """One difference for each viewer whose waiting frame is out, for all that it missed meanwhile."""
+        drained, self.desk.drained = self.desk.drained, {}
+        sights = [self._missed(v) for v in drained if v.owed and v in self.desk.audience and v.free]
+        with self.engine.drawn():
+            drafts = await self.engine.see(sights) if sights else []
+            for sight, draft in zip(sights, drafts, strict=True):
+                self._catch_up(sight, draft)
+        return Turn(len(sights), len(sights))
+
+    def _missed(self, viewer: Viewer) -> Sight:
+        kind = Kind.BATCH if viewer.owed is Owed.BATCH else Kind.IMMEDIATE
+        viewer.owed = Owed.NOTHING
+        return Sight(viewer, kind, self.desk.threshold)
+
+    def _catch_up(self, sight: Sight, draft: Draft) -> None:
+        if draft.viewer not in self.desk.audience:
+            return
+        taken = draft.frame is not None and not draft.viewer.outlet.free
+        if taken or deliver(draft) is None:
+            self._owe(draft.viewer, sight.kind, Walk())
+
+    async def adapt(self, occasion: Occasion) -> Turn:
+        """Bring the flush's interval to what activity asks for."""
+        pace, tunables = self.pace, self.desk.tunables
+        if pace is None or not tunables.enabled:
+            return Turn()
+        if pace.look(self.desk.moved, tunables.max_batch, occasion.now_ms):
+            self.retimed()
+        return Turn(detail={"intervalMs": pace.interval_ms, "rate": round(pace.activity.rate, 3)})
 
     async def expire(self, occasion: Occasion) -> Turn:
         """A slice of events that ended more than 24 h ago become EXPIRED; of those kept long enough, are removed."""
@@ -160,6 +229,14 @@ class Turns:
         more = EXPIRE_SLICE in (len(ended), len(old))
         return Turn(len(outcomes), len(outcomes), more=more, detail={"expired": len(ended), "removed": len(old)})
 
+    async def forget(self, occasion: Occasion) -> Turn:
+        """Events that are gone and that no viewer holds any more: their slots may be used again."""
+        if self.engine.drawing:
+            return Turn(more=False)  # a draft under way may still make somebody hold one
+        held = records(v.held for v in self.desk.audience)["slot"]
+        freed = await self.engine.ask(lambda lookout: lookout.columns.forget(held))
+        return Turn(freed, freed)
+
     async def tidy(self, occasion: Occasion) -> Turn:
         """Partitions of remembered updates: made ahead, dropped when old."""
         async with self.db.transaction() as connection:
@@ -170,26 +247,61 @@ class Turns:
         return Turn(made + dropped, made + dropped, detail={"made": made, "dropped": dropped})
 
     async def _walk(
-        self, send: Callable[[Viewer], bool], missed: Owed, due: Callable[[Viewer], bool] | None = None
+        self, viewers: Sequence[Viewer], kind: Kind, threshold: float | None, now_ms: int, *, urgent: bool = False
     ) -> Walk:
-        """Send to every viewer that is due and free; one whose frame waits is owed instead."""
+        """A frame to each that is free; one whose frame waits is owed instead. The engine works on the next slice while
+        this one is handed over; who changed meanwhile is looked at again."""
         walk = Walk()
-        async for viewer in self._viewers():
-            if due is not None and not due(viewer):
-                continue
-            if not viewer.outlet.free:
-                viewer.owe(missed)
-                walk.deferred += 1
-            elif send(viewer):
-                walk.frames += 1
+        with self.engine.drawn():
+            for _ in range(LOOKS):
+                viewers = await self._once(viewers, Sighting(kind, threshold, now_ms, urgent), walk)
+        for viewer in viewers:
+            self._owe(viewer, kind, walk)
         return walk
 
-    async def _viewers(self) -> AsyncIterator[Viewer]:
-        """Those registered when the walk began and still there, yielding the event loop between slices."""
-        started = self.clock.monotonic()
-        for viewer in self.desk.audience.all():
-            if viewer in self.desk.audience:
-                yield viewer
-            if self.clock.monotonic() - started > SLICE_S:
-                await self.clock.sleep(0)
-                started = self.clock.monotonic()
+    async def _once(self, viewers: Sequence[Viewer], how: Sighting, walk: Walk) -> list[Viewer]:
+        """Returns those whose drafts were stale."""
+        stale: list[Viewer] = []
+        under_way: asyncio.Future[list[Draft]] | None = None
+        for start in range(0, len(viewers), SLICE):
+            sights = self._sights(viewers[start : start + SLICE], how, walk)
+            following = self.engine.look(sights, how.now_ms, urgent=how.urgent) if sights else None
+            if under_way is not None:
+                stale += self._hand_over(await under_way, how, walk)
+            under_way = following
+        if under_way is not None:
+            stale += self._hand_over(await under_way, how, walk)
+        return stale
+
+    def _sights(self, viewers: Sequence[Viewer], how: Sighting, walk: Walk) -> list[Sight]:
+        free = []
+        for viewer in viewers:
+            if viewer not in self.desk.audience:
+                continue
+            if viewer.free:
+                free.append(Sight(viewer, how.kind, how.threshold))
+            else:
+                self._owe(viewer, how.kind, walk)
+        return free
+
+    def _hand_over(self, drafts: Sequence[Draft], how: Sighting, walk: Walk) -> list[Viewer]:
+        stale = []
+        for draft in drafts:
+            if draft.viewer not in self.desk.audience:
+                continue
+            if draft.frame is not None and not draft.viewer.outlet.free:
+                self._owe(draft.viewer, how.kind, walk)
+                continue
+            handed = deliver(draft)
+            if handed is None:
+                stale.append(draft.viewer)
+            else:
+                walk.frames += handed
+        return stale
+
+    def _owe(self, viewer: Viewer, kind: Kind, walk: Walk) -> None:
+        viewer.owe(Owed.BATCH if kind is Kind.BATCH else Owed.CHANGES)
+        walk.deferred += 1
+        if viewer.free:
+            self.desk.drained[viewer] = None
+            self.wake("catch-up", 0)

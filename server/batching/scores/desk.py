@@ -1,16 +1,24 @@
-"""The live feed's memory on this node: the published world, what is pending, what has changed, who is looking.
+"""The live feed's memory on this node: what is pending, what has changed, who is looking; the published world is the engine's.
 
-A copy of what PostgreSQL holds, and the notes that turns pick up. Only synchronous steps change it, after the commit.
+A copy of what PostgreSQL holds, and the notes that turns pick up. Only synchronous steps on the event loop change it, after
+the commit. What ranking must see anew is posted to the engine in commit order; what it then finds changed comes back as notes
+for the immediate turn.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
-from server.batching.scores.audience import Audience
+import numpy as np
+
+from server.batching.scores.audience import Audience, Viewer
 from server.batching.scores.columns import Columns
-from server.batching.scores.plan import Row
-from server.batching.scores.ranking import Rules
+from server.batching.scores.engine import Engine
+from server.batching.scores.loading import Page
+from server.batching.scores.lookout import Lookout
+from server.batching.scores.plan import Counted, Gone, Settled
+from server.core.event import Event
 
 
 @dataclass(slots=True)
@@ -27,10 +35,9 @@ class Tunables:
 class Desk:
     """Shared by the writer, the loops and the verbs of the live feed."""
 
-    rules: Rules
+    engine: Engine
     threshold: float
     tunables: Tunables
-    columns: Columns = field(default_factory=Columns)
     audience: Audience = field(default_factory=Audience)
     pending: dict[str, None] = field(default_factory=dict)
     """Events whose stored counters are not published yet, oldest first."""
@@ -38,30 +45,58 @@ class Desk:
     """Those of them that may not wait for the batch."""
     changed: dict[str, None] = field(default_factory=dict)
     """Events published since the last immediate turn."""
+    drained: dict[Viewer, None] = field(default_factory=dict)
+    """Viewers that are owed a frame and have room for it again."""
+    moved: int = 0
+    """Counts up whenever a transaction moves the waiting counters of an event: activity, also of what waits already."""
+    noticed: Callable[[], None] = lambda: None
+    """Called when there are new notes."""
 
-    def settle(self, event_id: str, row: Row | None, now_ms: int) -> None:
-        """Bring memory to a committed row: columns, pending and what the immediate turn must look at."""
-        known = self.columns.get(event_id)
-        if row is None:
-            self.columns.remove(event_id)
-            self._no_longer_pending(event_id)
-            if known is not None:
-                self.changed[event_id] = None
-            return
-        if known is None or known.event.version != row.event.version:
-            self.columns.put(replace(row.event, counts=row.published), now_ms)
-            self.changed[event_id] = None
-        if row.pending:
-            self.pending.setdefault(event_id)
-        else:
-            self._no_longer_pending(event_id)
+    def settle(self, changes: Sequence[Settled], now_ms: int) -> None:
+        """Bring memory to what one transaction has committed: columns, pending and what the immediate turn must look at."""
+        published = [one for one in changes if one.published is not None]
+        if published:
+            self.engine.post(lambda lookout: self._publish(lookout, published, now_ms))
+        for event_id, _, pending, high, _ in changes:
+            if pending:
+                self.moved += 1
+                self.pending.setdefault(event_id)
+                if high:
+                    self.urgent.add(event_id)
+            else:
+                self.pending.pop(event_id, None)
+                self.urgent.discard(event_id)
+        self.noticed()
 
-    def load(self, row: Row, now_ms: int) -> None:
-        """A row read at start: nobody has to be told."""
-        self.columns.put(replace(row.event, counts=row.published), now_ms)
-        if row.pending:
-            self.pending[row.event.id] = None
+    def _publish(self, lookout: Lookout, published: Sequence[Settled], now_ms: int) -> None:
+        """In the engine's thread: follow, and report what is new and must be told at once."""
+        new = [one for one in published if follow(lookout.columns, one, now_ms)]
+        changed = [one.event_id for one in new if one.immediate]
+        if changed:
+            self.engine.tell(lambda: self._note(changed))
 
-    def _no_longer_pending(self, event_id: str) -> None:
-        self.pending.pop(event_id, None)
-        self.urgent.discard(event_id)
+    def _note(self, changed: Sequence[str]) -> None:
+        self.changed.update(dict.fromkeys(changed))
+        self.noticed()
+
+    async def load(self, page: Page, now_ms: int) -> None:
+        """A page of rows read at start: nobody has to be told."""
+        await self.engine.ask(lambda lookout: lookout.columns.load(page, now_ms))
+        self.pending.update(dict.fromkeys(page.ids[place] for place in np.flatnonzero(page.pending).tolist()))
+
+
+def follow(columns: Columns, one: Settled, now_ms: int) -> bool:
+    """Bring the columns to what was published; False when they had it already."""
+    match one.published:
+        case Gone():
+            return columns.remove(one.event_id)
+        case Counted(counts, version):
+            return columns.publish(one.event_id, counts, version)
+        case Event() as event:
+            slot = columns.slot_of(one.event_id)
+            known = slot is not None and columns.exists(slot) and columns.world.version[slot] == event.version
+            if not known:
+                columns.put(event, now_ms)
+            return not known
+        case None:
+            return False

@@ -15,21 +15,27 @@ from typing import Final, Protocol
 
 import asyncpg
 import orjson
+import structlog
 
+from server.batching.lag import Lag
 from server.batching.loop import Loop, Occasion, Turn, TurnRecord
 from server.batching.panel import Panel
-from server.batching.scores import store, views
+from server.batching.scores import kernel, store
+from server.batching.scores.adaptive import Bounds
 from server.batching.scores.audience import Owed, Viewer
-from server.batching.scores.batch import Statistics, Turns
+from server.batching.scores.batch import Pace, Statistics, Turns
+from server.batching.scores.columns import Columns
 from server.batching.scores.desk import Desk, Tunables
+from server.batching.scores.engine import Engine
 from server.batching.scores.explain import explain
 from server.batching.scores.ingest import Writer
+from server.batching.scores.lookout import Lookout
 from server.batching.scores.plan import Asked, Row
-from server.batching.scores.question import Window
+from server.batching.scores.question import Question, Window
 from server.batching.scores.ranking import Rules
 from server.batching.scores.score import HOUR_MS, Weights
 from server.batching.scores.store import Search
-from server.batching.scores.views import Look
+from server.batching.scores.views import Kind, Sight, deliver
 from server.core.event import Accepted, Op, Outcome, Rejected, visible_to
 from server.core.identity import Identity
 from server.edge.bus import Bus, Envelope
@@ -39,8 +45,12 @@ from server.errors import Code, Refused
 from server.protocol.event import event_json
 from server.settings import RUNTIME, Settings, check
 
+ADAPT_EVERY_MS: Final = 5_000
 EXPIRE_EVERY_MS: Final = 60_000
+FORGET_EVERY_MS: Final = 30_000
 TIDY_EVERY_MS: Final = 600_000
+
+log = structlog.get_logger()
 CONFIG_TOPIC: Final = "config"
 EXPORT_PAGE: Final = 1000
 SEARCH_MOST: Final = 1000
@@ -67,25 +77,42 @@ class Feed:
     """The live feed of this node."""
 
     def __init__(
-        self, settings: Settings, db: Database, clock: Clock, panel: Panel, record: Record, lead: Lead, bus: Bus
+        self,
+        settings: Settings,
+        db: Database,
+        clock: Clock,
+        panel: Panel,
+        record: Record,
+        lead: Lead,
+        bus: Bus,
+        *,
+        lag: Lag | None = None,
+        threaded: bool = True,
     ) -> None:
         self._settings = settings
         self._db = db
         self._clock = clock
         self._panel = panel
         self._bus = bus
-        self.desk = Desk(rules_of(settings), settings.score_threshold, tunables_of(settings))
-        self._writer = Writer(db, clock, self.desk, settings.ingest_queue_rows)
+        rules = rules_of(settings)
+        self._engine = Engine(Lookout(Columns(), rules), clock, threaded=threaded)
+        self.desk = Desk(self._engine, settings.score_threshold, tunables_of(settings))
+        growth = settings.adaptive_growth if settings.adaptive_batching else 0.0
+        self._writer = Writer(db, clock, self.desk, settings.ingest_queue_rows, growth)
         self._turns = Turns(
             db,
             clock,
             self.desk,
+            self._engine,
             self._writer,
             settings.event_keep_days,
             settings.update_ids_keep_h,
             settings.update_ids_keep_rows,
             fenced=lead.fenced,
             wake=lambda name, after_ms: panel.loop(name).wake(after_ms),
+            lag=lag or Lag(clock),
+            pace=pace_of(settings),
+            retimed=self._apply_tunables,
         )
         self.ready = False
         self._add_loops(record, lead)
@@ -109,6 +136,10 @@ class Feed:
         self._panel.add(loop("immediate", turns.immediate, min_gap_ms=settings.immediate_group_ms), fold=True)
         self._panel.add(loop("urgent", turns.urgent, min_gap_ms=settings.urgent_gap_ms), fold=True)
         self._panel.add(loop("drift", turns.drift, interval_ms=settings.drift_interval_ms), fold=True)
+        self._panel.add(loop("catch-up", turns.catch_up), fold=True)
+        self._panel.add(loop("forget", turns.forget, interval_ms=FORGET_EVERY_MS), fold=True)
+        if turns.pace is not None:
+            self._panel.add(loop("adapt", turns.adapt, interval_ms=ADAPT_EVERY_MS), fold=True)
         leads = {"may_run": lead.leads, "leader": lead.leader}
         self._panel.add(loop("expire", turns.expire, interval_ms=EXPIRE_EVERY_MS, **leads))
         self._panel.add(loop("tidy", turns.tidy, interval_ms=TIDY_EVERY_MS, **leads))
@@ -122,10 +153,11 @@ class Feed:
         )
         self._flush = self._panel.add(flush, last_turn=True)
         self._writer.wake = wake("ingest")
-        self._writer.noticed = self._noticed
+        self.desk.noticed = self._noticed
 
     async def load(self) -> int:
-        """Read run-time settings, every event and what is pending. Returns the number of events."""
+        """Compile, then read run-time settings, every event and what is pending. Returns the number of events."""
+        await self._warm()
         async with self._db.connection() as connection:
             self._bus.subscribe([CONFIG_TOPIC], self._told, await self._bus.position(connection))
             stored = await connection.fetch("select name, value from ops.setting")
@@ -137,6 +169,20 @@ class Feed:
         count = await self._writer.load()
         self.ready = True
         return count
+
+    async def _warm(self) -> None:
+        self._engine.start()
+        if not kernel.NUMBA:
+            log.warning(
+                "kernel missing", effect="ranking takes some ten times as long", reason="numba is not installed"
+            )
+            return
+        seconds = await self._engine.ask(lambda lookout: kernel.warm())
+        log.info("kernel compiled", seconds=round(seconds, 3))
+
+    async def close(self) -> None:
+        """End the engine's thread; the loops have stopped."""
+        await self._engine.close()
 
     def _noticed(self) -> None:
         """Memory has changed: wake whom it concerns."""
@@ -199,14 +245,10 @@ class Feed:
 
     # Viewers.
 
-    def join(self, viewer: Viewer, held: Sequence[tuple[str, int]] | None = None) -> None:
+    async def join(self, viewer: Viewer, held: Sequence[tuple[str, int]] | None = None) -> None:
         """Start (or start again) with a viewer: a snapshot, or the difference to what it says it holds."""
         self.desk.audience.add(viewer)
-        if held is None:
-            views.snapshot(viewer, self._look())
-        else:
-            views.hold(viewer, held)
-            views.answer(viewer, self._look(), self.desk.threshold, None, claimed=True)
+        await self.resync(viewer, held, None)
 
     def leave(self, viewer: Viewer) -> None:
         """Send nothing more."""
@@ -214,33 +256,48 @@ class Feed:
         viewer.forget()
         viewer.owed = Owed.NOTHING
 
-    def turn_to(self, viewer: Viewer, ref: str | None) -> None:
-        """The viewer's question has changed: answer with what that changes."""
-        views.answer(viewer, self._look(), self.desk.threshold, ref)
+    async def turn_to(self, viewer: Viewer, question: Question, ref: str | None) -> None:
+        """The viewer asks something else from now on: answer with what that changes."""
+        viewer.question = question
+        await self._show(Sight(viewer, Kind.ANSWER, self.desk.threshold, ref))
 
-    def reveal(self, viewer: Viewer) -> None:
+    async def reveal(self, viewer: Viewer, question: Question) -> None:
         """The viewer has become someone else: send what that shows or hides, if anything."""
-        views.immediate(viewer, self._look(), None)
+        viewer.question = question
+        await self._show(Sight(viewer, Kind.IMMEDIATE, None))
 
-    def resync(self, viewer: Viewer, held: Sequence[tuple[str, int]] | None, ref: str | None) -> None:
+    async def resync(self, viewer: Viewer, held: Sequence[tuple[str, int]] | None, ref: str | None) -> None:
         """The client's digest differs: the difference to `held`, or everything."""
         if held is None:
-            views.snapshot(viewer, self._look(), ref)
+            await self._show(Sight(viewer, Kind.SNAPSHOT, None, ref))
         else:
-            views.hold(viewer, held)
-            views.answer(viewer, self._look(), self.desk.threshold, ref, claimed=True)
+            await self._show(Sight(viewer, Kind.ANSWER, self.desk.threshold, ref, held))
+
+    async def _show(self, sight: Sight) -> None:
+        """Hand one sight over as soon as nothing waits; what falls due for its viewer meanwhile is owed."""
+        viewer = sight.viewer
+        viewer.expect()
+        try:
+            while viewer in self.desk.audience:
+                await viewer.outlet.until_free()
+                with self._engine.drawn():
+                    (draft,) = await self._engine.see([sight])
+                    if viewer.outlet.free and deliver(draft) is not None:
+                        return
+        finally:
+            viewer.expecting = False
+            self.drained(viewer)
 
     def drained(self, viewer: Viewer) -> None:
-        """The viewer's waiting frame is out: send what it missed."""
-        if viewer.owed and viewer in self.desk.audience and viewer.outlet.free:
-            views.catch_up(viewer, self._look(), self.desk.threshold)
+        """The viewer's waiting frame is out: it will be sent what it missed."""
+        if viewer.owed and viewer.free and viewer in self.desk.audience:
+            self.desk.drained[viewer] = None
+            self._panel.loop("catch-up").wake()
 
-    def explain(self, viewer: Viewer, event_id: str) -> dict[str, object]:
+    async def explain(self, viewer: Viewer, event_id: str) -> dict[str, object]:
         """Why an event has its place in the viewer's view, or none."""
-        return explain(self._look(), viewer.question, event_id)
-
-    def _look(self) -> Look:
-        return Look(self.desk.columns, self.desk.rules, self._clock.now_ms())
+        question, now_ms = viewer.question, self._clock.now_ms()
+        return await self._engine.ask(lambda lookout: explain(lookout, question, event_id, now_ms))
 
     # Admins.
 
@@ -249,9 +306,10 @@ class Feed:
         """The batch statistics."""
         return self._turns.statistics
 
-    def stats(self) -> dict[str, object]:
+    async def stats(self) -> dict[str, object]:
         """The nine statistics under the source's names, then the rest."""
-        s = self.statistics
+        s, lag, pace = self.statistics, self._turns.lag, self._turns.pace
+        events = await self._engine.ask(lambda lookout: len(lookout.columns))
         return {
             "batchesProcessed": s.batches,
             "totalEventsProcessed": s.events,
@@ -263,11 +321,18 @@ class Feed:
             "isProcessingBatch": self._flush.running,
             "config": self._values(),
             **self._times(),
-            "events": len(self.desk.columns),
+            "events": events,
+            "eventLoopLag": {"worstMs": round(1000 * lag.worst_s, 1), "lastFlushMs": round(1000 * lag.watched_s, 1)},
+            "engine": "compiled" if kernel.NUMBA else "numpy",
+            "adaptive": None if pace is None else said_of(pace),
             "framesDeferred": s.deferred,
             "lastBatchSeconds": round(s.last_seconds, 6),
             "ready": self.ready,
         }
+
+    def events(self) -> int:
+        """Events in memory; a look from outside the engine's thread, for a gauge."""
+        return self._engine.events
 
     def config(self) -> dict[str, object]:
         """The run-time settings, where each comes from, and when the next batch is due."""
@@ -308,7 +373,7 @@ class Feed:
         turn["seconds"] = round(record.seconds, 6)
         if record.error is not None:
             raise Refused(Code.UNAVAILABLE, f"the flush failed: {record.error}")
-        return {"turn": turn, "stats": self.stats(), "auditId": audit_id}
+        return {"turn": turn, "stats": await self.stats(), "auditId": audit_id}
 
     def _values(self) -> dict[str, object]:
         return {name: self._value_of(self.desk.tunables, name) for name in RUNTIME}
@@ -327,7 +392,8 @@ class Feed:
     def _apply_tunables(self) -> None:
         """Batching on: the flush's timer runs and drift rests; off: the other way round."""
         tunables = self.desk.tunables
-        wanted = tunables.interval_ms if tunables.enabled else None
+        pace = self._turns.pace
+        wanted = None if not tunables.enabled else tunables.interval_ms if pace is None else pace.interval_ms
         if self._flush.interval_ms != wanted:
             self._flush.set_interval(wanted)  # From None: a timer that stood still starts anew.
         _set_running(self._flush, running=tunables.enabled)
@@ -409,6 +475,24 @@ def tunables_of(settings: Settings) -> Tunables:
     given = settings.model_fields_set
     sources = {wire: "environment" if name in given else "default" for wire, name in RUNTIME.items()}
     return Tunables(settings.batch_interval_ms, settings.max_batch_size, settings.enable_batching, sources)
+
+
+def pace_of(settings: Settings) -> Pace | None:
+    """Where the interval begins, when it follows activity."""
+    if not settings.adaptive_batching:
+        return None
+    bounds = Bounds(settings.adaptive_min_interval_ms, settings.adaptive_max_interval_ms)
+    return Pace(bounds, min(max(settings.batch_interval_ms, bounds.least_ms), bounds.most_ms))
+
+
+def said_of(pace: Pace) -> dict[str, object]:
+    """How statistics tell of the adaptive interval; `rate` is events whose popularity moved per second."""
+    return {
+        "intervalMs": pace.interval_ms,
+        "rate": round(pace.activity.rate, 3),
+        "minIntervalMs": pace.bounds.least_ms,
+        "maxIntervalMs": pace.bounds.most_ms,
+    }
 
 
 def encode_cursor(event_id: str) -> str:

@@ -1,109 +1,108 @@
 """Change messages as bytes, assembled from each event's own bytes: an event is encoded once per version, not per viewer.
 
-The shapes are those of `server/protocol/outgoing.py`; a test holds the two together.
+A message is a head of its own for every connection (type, seq, ref) and a tail that equal viewers share (time, events,
+digest). The shapes are those of `server/protocol/outgoing.py`; a test holds the two together.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
-from typing import Final, TypeAlias
+from typing import Final
 
 import orjson
 
-from server.batching.scores.columns import Entry
-from server.batching.scores.diff import Difference
 from server.protocol.values import to_iso
 
+SCORES: Final[Sequence[bytes]] = tuple(b',"relevanceScore":%b},' % repr(i / 10_000).encode() for i in range(10_001))
+"""How an event's JSON ends for a viewer whose score has so many ten-thousandths, with the comma before the next event."""
+
 
 @dataclass(frozen=True, slots=True)
-class Head:
-    """What every change message carries: per-connection number, time, and the digest after it is applied."""
+class Parts:
+    """One difference, ready to be put together: ids as text, events as pieces, two for each: its bytes, and of SCORES one.
 
-    seq: int
-    now_ms: int
+    Pieces are joined once, at the end: a frame's bytes are written once, however large."""
+
+    creates: Sequence[bytes]
+    updates: Sequence[bytes]
+    deletes: Sequence[str]
+    reasons: Mapping[str, str]
     digest: int
-    ref: str | None = None
 
-    def opening(self, kind: str) -> bytes:
-        """`{"type":...,"seq":...,"timestamp":...` and the ref, when one is owed."""
-        ref = b"" if self.ref is None else b',"ref":' + orjson.dumps(self.ref)
-        return b'{"type":"%b","seq":%d,"timestamp":"%b"%b' % (
-            kind.encode(),
-            self.seq,
-            to_iso(self.now_ms).encode(),
-            ref,
-        )
+    @property
+    def created(self) -> int:
+        """How many creates."""
+        return len(self.creates) // 2
 
-    def closing(self) -> bytes:
-        """The digest and the end."""
-        return b',"digest":"%016x"}' % self.digest
+    @property
+    def updated(self) -> int:
+        """How many updates."""
+        return len(self.updates) // 2
 
-
-Reasons: TypeAlias = Mapping[str, str]
-"""Why each deleted event left the view; empty for a viewer that did not ask."""
-NONE: Final[Reasons] = MappingProxyType({})
+    def __len__(self) -> int:
+        return self.created + self.updated + len(self.deletes)
 
 
 @dataclass(frozen=True, slots=True)
-class Fresh:
-    """The events of a fresh view and their scores, best first."""
+class Message:
+    """A message but for what is each connection's own."""
 
-    entries: Sequence[Entry]
-    scores: Sequence[float]
+    kind: bytes
+    tail: bytes
 
-    def event(self, position: int) -> bytes:
-        """One event with its score."""
-        return with_score(self.entries[position], self.scores[position])
-
-    def events(self, positions: Iterable[int]) -> bytes:
-        """Several, as a JSON array."""
-        return b"[" + b",".join(self.event(p) for p in positions) + b"]"
+    def head(self, seq: int, ref: str | None) -> bytes:
+        """`{"type":...,"seq":...` and the ref, when one is owed."""
+        start = b'{"type":"%b","seq":%d' % (self.kind, seq)
+        return start if ref is None else start + b',"ref":' + orjson.dumps(ref)
 
 
-def with_score(entry: Entry, score: float) -> bytes:
-    """An event's JSON, closed with the viewer's score to 4 decimals."""
-    return b'%b,"relevanceScore":%b}' % (entry.body, repr(round(score, 4)).encode())
+def stamp(now_ms: int) -> bytes:
+    """The time that every change message of one round carries."""
+    return b',"timestamp":"%b"' % to_iso(now_ms).encode()
 
 
-def replace_all(head: Head, fresh: Fresh) -> bytes:
+def replace_all(at: bytes, parts: Parts) -> Message:
     """The snapshot."""
-    return head.opening("replace-all") + b',"events":' + fresh.events(range(len(fresh.entries))) + head.closing()
+    return _message(b"replace-all", [at, b',"events":', *_array(parts.creates)], parts)
 
 
-def changes(head: Head, fresh: Fresh, change: Difference, reasons: Reasons = NONE) -> bytes:
+def changes(at: bytes, parts: Parts) -> Message:
     """Several changes at once, or the answer to a pan."""
-    return head.opening("changes") + b',"updates":' + _updates(fresh, change, reasons) + head.closing()
+    return _message(b"changes", [at, *_updates(parts)], parts)
 
 
-def immediate(head: Head, fresh: Fresh, change: Difference, reasons: Reasons = NONE) -> bytes:
+def immediate(at: bytes, parts: Parts) -> Message:
     """One change as the message of its kind, more as `changes`."""
-    if len(change) != 1:
-        return changes(head, fresh, change, reasons)
-    if change.deletes:
-        gone = change.deletes[0]
-        why = b',"reason":' + orjson.dumps(reasons[gone]) if gone in reasons else b""
-        return head.opening("delete-event") + b',"id":' + orjson.dumps(gone) + why + head.closing()
-    kind, position = ("add-event", change.creates) if change.creates else ("update-event", change.updates)
-    return head.opening(kind) + b',"event":' + fresh.event(position[0]) + head.closing()
+    if len(parts) != 1:
+        return changes(at, parts)
+    if parts.deletes:
+        gone = parts.deletes[0]
+        why = b',"reason":' + orjson.dumps(parts.reasons[gone]) if gone in parts.reasons else b""
+        return _message(b"delete-event", [at, b',"id":', orjson.dumps(gone), why], parts)
+    kind, (body, score) = (b"add-event", parts.creates) if parts.creates else (b"update-event", parts.updates)
+    return _message(kind, [at, b',"event":', body, score[:-1]], parts)
 
 
-def batch_update(head: Head, fresh: Fresh, change: Difference, total: int, reasons: Reasons = NONE) -> bytes:
+def batch_update(at: bytes, parts: Parts, total: int) -> Message:
     """The consolidated batch; `total` is what the viewer holds after it."""
-    summary = b',"summary":{"totalEvents":%d,"newEvents":%d,"updatedEvents":%d,"deletedEvents":%d}' % (
-        total,
-        len(change.creates),
-        len(change.updates),
-        len(change.deletes),
-    )
-    return head.opening("batch-update") + b',"updates":' + _updates(fresh, change, reasons) + summary + head.closing()
+    counts = (total, parts.created, parts.updated, len(parts.deletes))
+    summary = b',"summary":{"totalEvents":%d,"newEvents":%d,"updatedEvents":%d,"deletedEvents":%d}' % counts
+    return _message(b"batch-update", [at, *_updates(parts), summary], parts)
 
 
-def _updates(fresh: Fresh, change: Difference, reasons: Reasons) -> bytes:
-    return b'{"creates":%b,"updates":%b,"deletes":%b%b}' % (
-        fresh.events(change.creates),
-        fresh.events(change.updates),
-        orjson.dumps(change.deletes),
-        b',"reasons":' + orjson.dumps(reasons) if reasons else b"",
-    )
+def _message(kind: bytes, pieces: list[bytes], parts: Parts) -> Message:
+    pieces.append(b',"digest":"%016x"}' % parts.digest)
+    return Message(kind, b"".join(pieces))
+
+
+def _updates(parts: Parts) -> list[bytes]:
+    rest = b',"deletes":' + orjson.dumps(parts.deletes)
+    if parts.reasons:
+        rest += b',"reasons":' + orjson.dumps(parts.reasons)
+    return [b',"updates":{"creates":', *_array(parts.creates), b',"updates":', *_array(parts.updates), rest, b"}"]
+
+
+def _array(pieces: Sequence[bytes]) -> list[bytes]:
+    """Events as a JSON array: the comma behind the last one is taken away."""
+    return [b"[", *pieces[:-1], pieces[-1][:-1], b"]"] if pieces else [b"[]"]

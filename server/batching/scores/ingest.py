@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 import asyncpg
@@ -22,14 +22,19 @@ import structlog
 from server.batching.loop import Occasion, Turn
 from server.batching.scores import store
 from server.batching.scores.desk import Desk
-from server.batching.scores.plan import Asked, Group, Planner, Row, versions_needed
+from server.batching.scores.loading import load_pages
+from server.batching.scores.plan import Asked, Counted, Planner, Settled, contents_needed, truth, versions_needed
 from server.core.event import Outcome, Popularity, Rejected
 from server.edge.clock import Clock
 from server.edge.postgres import Database
 from server.errors import Code, Unavailable
 
-GROUP_ROWS: Final = 500
-"""Rows of one transaction; more wait for the next. Planning so many keeps the event loop some 15 ms."""
+GROUP_ROWS: Final = 1000
+"""Rows of one transaction that only count; more wait for the next."""
+CONTENT_ROWS: Final = 4
+"""As so many of them counts a row with content, which is that much more work."""
+PLAN_ROWS: Final = 200
+"""Rows that are planned before others are served."""
 RECONCILE_MS: Final = 500
 """How long after a lost connection suspects are looked at again."""
 REFUSED: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, ValueError)
@@ -42,18 +47,21 @@ log = structlog.get_logger()
 class _Request:
     asked: Sequence[Asked]
     answer: asyncio.Future[list[Outcome]]
+    weight: int
+    """How many rows that only count would be as much work."""
 
 
 @dataclass(slots=True)
 class Writer:
-    """One per node. `wake` makes the loop that calls `turn` take one; `noticed` is called when memory has changed."""
+    """One per node. `wake` makes the loop that calls `turn` take one."""
 
     db: Database
     clock: Clock
     desk: Desk
     queue_rows: int
+    growth: float = 0.0
+    """See Planner."""
     wake: Callable[[int], None] = lambda after_ms: None
-    noticed: Callable[[], None] = lambda: None
     _waiting: deque[_Request] = field(default_factory=deque)
     _rows: int = 0
     _room: asyncio.Event = field(default_factory=asyncio.Event)
@@ -69,11 +77,13 @@ class Writer:
         while self._rows >= self.queue_rows:
             self._room.clear()
             await self._room.wait()
-        request = _Request(asked, asyncio.get_running_loop().create_future())
+        contents = sum([type(op) is not Popularity for op, _ in asked])
+        answer: asyncio.Future[list[Outcome]] = asyncio.get_running_loop().create_future()
+        request = _Request(asked, answer, len(asked) + contents * (CONTENT_ROWS - 1))
         self._waiting.append(request)
         self._rows += len(asked)
         self.wake(0)
-        return request.answer
+        return answer
 
     async def turn(self, occasion: Occasion) -> Turn:
         """Commit one group of what waits."""
@@ -91,7 +101,7 @@ class Writer:
                 _fail(request, Unavailable("the writer failed on a bug of ours; its log tells", 5.0))
             raise
         self._answer(group, outcomes)
-        refused = sum(isinstance(o, Rejected) for o in outcomes)
+        refused = sum([type(outcome) is Rejected for outcome in outcomes])
         return Turn(len(asked), len(asked) - refused, refused, 0, more=bool(self._waiting))
 
     async def publish(self, ids: Sequence[str]) -> int:
@@ -102,24 +112,24 @@ class Writer:
             async with self.db.transaction() as connection:
                 published = await store.publish(connection, ids)
                 rows = await store.read_rows(connection, suspects) if suspects else {}
-            now_ms = self.clock.now_ms()
             self._suspects.clear()
-            for event_id, row in rows.items():
-                self.desk.settle(event_id, row, now_ms)
-            for one in published:
-                self._publish(one, now_ms)
-            for event_id in ids:
-                self.desk.pending.pop(event_id, None)
-                self.desk.urgent.discard(event_id)
+            changes = {event_id: Settled(event_id, None, pending=False) for event_id in ids}
+            changes |= {one.id: _published(one) for one in published}
+            # Who publishes an event tells of it, whenever it was that the commit went through.
+            changes |= {i: truth(i, row)._replace(immediate=i not in changes) for i, row in rows.items()}
+            self.desk.settle(list(changes.values()), self.clock.now_ms())
             return len(published)
 
     async def load(self) -> int:
-        """Read every event and what is pending; for the start."""
-        now_ms, count = self.clock.now_ms(), 0
-        async with self.db.connection() as connection:
-            async for row in store.all_rows(connection):
-                self.desk.load(row, now_ms)
-                count += 1
+        """Read every event and what is pending; for the start. Returns the number of events."""
+        now_ms = self.clock.now_ms()
+        connection = await self.db.dedicated()  # the pool's time limit is not for a million rows
+        try:
+            with self.db.translated():
+                count = await load_pages(connection, lambda page: self.desk.load(page, now_ms))
+        finally:
+            await connection.close()
+        await self.desk.engine.ask(lambda lookout: lookout.columns.merge())
         return count
 
     @property
@@ -129,12 +139,12 @@ class Writer:
 
     def _next_group(self) -> list[_Request]:
         group: list[_Request] = []
-        rows = 0
-        while self._waiting and (not group or rows + len(self._waiting[0].asked) <= GROUP_ROWS):
+        room = GROUP_ROWS
+        while self._waiting and (not group or self._waiting[0].weight <= room):
             request = self._waiting.popleft()
-            rows += len(request.asked)
+            self._rows -= len(request.asked)
+            room -= request.weight
             group.append(request)
-        self._rows -= rows
         self._room.set()
         return group
 
@@ -155,42 +165,34 @@ class Writer:
     async def _transact(self, asked: Sequence[Asked]) -> list[Outcome]:
         async with self._order:
             suspects = frozenset(self._suspects)
-            ids = {one.op.id for one in asked}
-            self._suspects |= ids
+            self._suspects.update(one.op.id for one in asked)
             try:
                 async with self.db.transaction() as connection:
                     now_ms = self.clock.now_ms()
-                    group, rows = await self._plan(connection, asked, suspects, now_ms)
-                    await store.write_group(connection, group, now_ms)
+                    planner = await self._plan(connection, asked, suspects, now_ms)
+                    await store.write_group(connection, planner.group, now_ms)
             except REFUSED:
                 # Rolled back for certain. An id that no row can have must not come along in the next transaction too.
                 self._suspects = set(suspects)
                 raise
             self._suspects.clear()
-            self._settle(rows, group, now_ms)
-            return group.outcomes
+            self.desk.settle(planner.settled(suspects), now_ms)
+            return planner.group.outcomes
 
     async def _plan(
-        self, connection: asyncpg.Connection, asked: Sequence[Asked], suspects: Iterable[str], now_ms: int
-    ) -> tuple[Group, dict[str, Row | None]]:
+        self, connection: asyncpg.Connection, asked: Sequence[Asked], suspects: frozenset[str], now_ms: int
+    ) -> Planner:
         batching = self.desk.tunables.enabled
-        rows = await store.lock_rows(connection, {*suspects, *(one.op.id for one in asked)})
+        named = suspects.union(one.op.id for one in asked)
+        tallies, events = await store.lock(connection, named, suspects | contents_needed(asked))
         known = await store.known_updates(connection, _update_keys(asked))
         needed = versions_needed(asked, publish_counters=not batching)
         versions = iter(await store.draw_versions(connection, needed))
-        planner = Planner(rows, known, versions, now_ms, publish_counters=not batching)
-        return planner.plan(asked), rows
-
-    def _settle(self, rows: dict[str, Row | None], group: Group, now_ms: int) -> None:
-        for event_id, row in rows.items():
-            self.desk.settle(event_id, row, now_ms)
-        self.desk.urgent.update(event_id for event_id in group.urgent if event_id in self.desk.pending)
-        self.noticed()
-
-    def _publish(self, one: store.Published, now_ms: int) -> None:
-        entry = self.desk.columns.get(one.id)
-        if entry is not None and entry.event.version < one.version:
-            self.desk.columns.put(replace(entry.event, counts=one.counts, version=one.version), now_ms)
+        planner = Planner(tallies, events, known, versions, now_ms, not batching, self.growth)
+        for start in range(0, len(asked), PLAN_ROWS):
+            planner.plan(asked[start : start + PLAN_ROWS])
+            await self.clock.sleep(0)
+        return planner
 
     def _answer(self, group: list[_Request], outcomes: list[Outcome]) -> None:
         start = 0
@@ -201,12 +203,13 @@ class Writer:
             start = end
 
 
+def _published(one: store.Published) -> Settled:
+    """A flush tells what it publishes, and so does the urgent turn: not the immediate one."""
+    return Settled(one.id, Counted(one.counts, one.version), pending=False, immediate=False)
+
+
 def _update_keys(asked: Sequence[Asked]) -> list[tuple[str, str]]:
-    return [
-        (one.who.user or "", one.op.update_id)
-        for one in asked
-        if isinstance(one.op, Popularity) and one.op.update_id is not None
-    ]
+    return [(who.user or "", op.update_id) for op, who in asked if type(op) is Popularity and op.update_id is not None]
 
 
 def _poison(one: Asked, error: Exception) -> Outcome:

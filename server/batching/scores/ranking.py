@@ -1,20 +1,24 @@
-"""Rank one viewer: candidates, raw scores, order, spacing, cut. Exact; NumPy over the columns, no state of its own.
+"""Rank one viewer: candidates, raw scores, order, spacing, cut. Exact; NumPy over all rows, no tree, no state of its own.
 
-This is the seam behind which a faster engine may stand: `rank(columns, question, rules, now_ms) -> Ranking`. The plain
-version that judges it lives in tests/oracle.
+For machines without Numba, and for explanations. The plain version that judges it lives in tests/oracle, as it judges the
+kernel.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
-from server.batching.scores.columns import Columns, Entry, Flags, Floats, Longs
-from server.batching.scores.question import Question, Window, passes
+from server.batching.scores import kernel
+from server.batching.scores.columns import Columns
+from server.batching.scores.kernel import Flags, Floats, Ints, Longs
+from server.batching.scores.predicates import Clause, bounds_of, clause_of, said_of
+from server.batching.scores.question import Question, Window
 from server.batching.scores.score import EARTH_KM, HOUR_MS, QUANTUM, Weights, chord2_of_km, relative_score
-from server.core.event import visible_to
+from server.protocol.values import Filter
 
 BLOCK: Final = 128
 """Events that the spacing compares at once."""
@@ -31,11 +35,11 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """A viewer's fresh view, best first: `scores[i]` and `raws[i]` are those of `entries[i]`; `candidates` is N."""
+    """A viewer's fresh view, best first: `scores[i]` and `raws[i]` are those of `slots[i]`; `candidates` is N."""
 
-    entries: tuple[Entry, ...]
-    scores: tuple[float, ...]
-    raws: tuple[float, ...]
+    slots: Ints
+    scores: Floats
+    raws: Floats
     candidates: int
 
 
@@ -44,67 +48,79 @@ def rank(columns: Columns, question: Question, rules: Rules, now_ms: int) -> Ran
     columns.refresh(now_ms)
     rows = candidate_rows(columns, question, rules.window, now_ms)
     if rows.size == 0:
-        return Ranking((), (), (), 0)
+        return Ranking(np.empty(0, np.int32), np.empty(0), np.empty(0), 0)
     raw = raw_of(columns, rows, question, rules.weights, now_ms)
     order = best_first(columns, rows, raw)
-    kept = spaced(columns.vector[rows[order]], rules.spacing_km, question.limit)
+    kept = spaced(columns.world.vector[:, rows[order]].T, rules.spacing_km, question.limit)
     chosen = order[kept]
-    descending = -raw[order]
-    greater = np.searchsorted(descending, -raw[chosen], side="left")
+    greater = np.searchsorted(-raw[order], -raw[chosen], side="left")
     lowest, highest, n = float(raw.min()), float(raw.max()), int(rows.size)
-    raws = tuple(raw[chosen].tolist())
-    scores = tuple(relative_score(n, g, r, lowest, highest) for g, r in zip(greater.tolist(), raws, strict=True))
-    return Ranking(_entries(columns, rows[chosen]), scores, raws, n)
+    pairs = zip(greater.tolist(), raw[chosen].tolist(), strict=True)
+    scores = [relative_score(n, above, value, lowest, highest) for above, value in pairs]
+    return Ranking(columns.world.slot[rows[chosen]], np.array(scores), raw[chosen], n)
 
 
 def candidate_rows(columns: Columns, question: Question, window: Window, now_ms: int) -> Longs:
     """The rows that the viewer may see and wants to: access, status, viewport, time window, filters."""
-    view, used = question.viewport, columns.rows
-    longitude = columns.longitude[:used]
+    view, world = question.viewport, columns.world
+    used = world.sizes.item(1)
+    longitude, latitude = world.longitude[:used], world.latitude[:used]
     if view.west < view.east:
         inside = (longitude >= view.west) & (longitude <= view.east)
     else:
         inside = (longitude >= view.west) | (longitude <= view.east)
-    latitude = columns.latitude[:used]
-    inside &= (latitude >= view.south) & (latitude <= view.north) & columns.shown[:used]
-    rows = np.flatnonzero(inside)
-    start = columns.start[rows]
+    inside &= (latitude >= view.south) & (latitude <= view.north)
+    inside &= (world.slot[:used] >= 0) & ((world.state[:used] & kernel.SHOWN) != 0)
+    rows: Longs = np.flatnonzero(inside)
+    start = world.start[rows]
     rows = rows[(start >= now_ms - window.past_ms) & (start <= now_ms + window.ahead_ms)]
-    return _filtered(columns, _accessible(columns, rows, question.user), question)
+    return _filtered(columns, _accessible(columns, rows, question.user), question.filters)
 
 
 def _accessible(columns: Columns, rows: Longs, user: str | None) -> Longs:
-    private = columns.private[rows]
-    if not private.any():
+    open_ = (columns.world.state[rows] & kernel.PRIVATE) == 0
+    if user is not None and not open_.all():
+        open_ |= np.isin(columns.world.slot[rows], columns.private_slots(user))
+    return np.asarray(rows[open_])
+
+
+def _filtered(columns: Columns, rows: Longs, filters: tuple[Filter, ...]) -> Longs:
+    if not filters:
         return rows
-    if user is None:
-        return rows[~private]
-    seen = [
-        not p or visible_to(_entry(columns, r).event, user)
-        for r, p in zip(rows.tolist(), private.tolist(), strict=True)
-    ]
-    return rows[np.array(seen, np.bool_)]
+    passed = np.zeros(len(rows), np.bool_)
+    for one in filters:
+        # What another filter has let in needs no further test.
+        rest = np.flatnonzero(~passed)
+        passed[rest[_passing(columns, rows[rest], clause_of(one))]] = True
+    return rows[passed]
 
 
-def _filtered(columns: Columns, rows: Longs, question: Question) -> Longs:
-    if not question.filters:
-        return rows
-    wanted = [_passes(_entry(columns, row), question) for row in rows.tolist()]
-    return rows[np.array(wanted, np.bool_)]
-
-
-def _passes(entry: Entry, question: Question) -> bool:
-    return passes(question.filters, entry.event, entry.start_ms, entry.end_ms)
+def _passing(columns: Columns, rows: Longs, clause: Clause) -> Longs:
+    """Places of the rows that pass a filter: what is cheap first, words last."""
+    world = columns.world
+    least, most = (bound[world.zone[rows]] for bound in bounds_of(clause.span, columns.zones))
+    passed = (clause.status >> (world.state[rows] >> kernel.STATUS_SHIFT)) & 1 == 1
+    passed &= (world.end[rows] >= least) & (world.start[rows] <= most)
+    *here, farthest = clause.place
+    if farthest >= 0:
+        passed &= chords2(world.vector[:, rows], here) <= farthest
+    places = np.flatnonzero(passed)
+    tests = [test for test in (clause.tagged, clause.saying) if test is not None]
+    if not tests:
+        return places
+    said = (said_of(columns, slot) for slot in world.slot[rows[places]].tolist())
+    return places[np.fromiter((all(test.holds(one) for test in tests) for one in said), np.bool_, len(places))]
 
 
 def raw_of(columns: Columns, rows: Longs, question: Question, weights: Weights, now_ms: int) -> Floats:
     """Raw scores of the rows for this viewer, quantised."""
+    world = columns.world
     total = (
-        weights.time * time_terms((columns.start[rows] - now_ms) / HOUR_MS)
-        + weights.distance * distance_terms(columns.vector[rows], question)
-        + weights.popularity * columns.popularity[rows]
-        + weights.recency * recency_terms((now_ms - columns.created[rows]) / HOUR_MS)
-        + weights.confidence * columns.confidence[rows]
+        weights.time * time_terms((world.start[rows] - now_ms) / HOUR_MS)
+        + weights.distance * distance_terms(world.vector[:, rows].T, question)
+        + weights.popularity * world.popularity[rows]
+        + weights.recency * recency_terms((now_ms - world.created[rows]) / HOUR_MS)
+        + weights.confidence * world.confidence[rows]
     )
     return np.asarray(np.rint(total * QUANTUM) / QUANTUM)
 
@@ -117,11 +133,16 @@ def time_terms(hours: Floats) -> Floats:
 
 def distance_terms(vectors: Floats, question: Question) -> Floats:
     """D for each point, from the viewer's location or the viewport's centre."""
-    apart = vectors - np.array(question.origin())
-    chord = np.sqrt(np.minimum((apart * apart).sum(axis=1), 4.0))
+    chord = np.sqrt(np.minimum(chords2(vectors.T, question.origin()), 4.0))
     km = 2 * EARTH_KM * np.arcsin(np.minimum(1.0, chord / 2))
     far = np.where(km <= 15, 0.6, np.where(km <= 50, 0.6 - 0.4 * (km - 15) / 35, 0.1))
     return np.where(km <= 1, 1.0, np.where(km <= 5, 0.8, far))
+
+
+def chords2(vectors: Floats, here: Sequence[float]) -> Floats:
+    """Squared chords between each point of (3, n) and one, added up in the order in which `chord2` does."""
+    x, y, z = vectors
+    return np.asarray((here[0] - x) ** 2 + (here[1] - y) ** 2 + (here[2] - z) ** 2)
 
 
 _AGES = np.array([1.0, 6.0, 24.0, 72.0, 168.0])
@@ -135,17 +156,8 @@ def recency_terms(hours: Floats) -> Floats:
 
 def best_first(columns: Columns, rows: Longs, raw: Floats) -> Longs:
     """Positions in `rows`, raw descending, then start, then id."""
-    start = columns.start[rows]
-    order = np.lexsort((start, -raw))
-    same = (raw[order[1:]] == raw[order[:-1]]) & (start[order[1:]] == start[order[:-1]])
-    if not same.any():
-        return order
-    edges = np.flatnonzero(np.concatenate(([True], ~same, [True])))
-    for begin, end in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
-        if end - begin > 1:
-            group = sorted(order[begin:end].tolist(), key=lambda i: _entry(columns, int(rows[i])).event.id)
-            order[begin:end] = group
-    return order
+    world = columns.world
+    return np.lexsort((world.label[rows], world.start[rows], -raw))
 
 
 def spaced(vectors: Floats, spacing_km: float, limit: int) -> Longs:
@@ -175,13 +187,3 @@ def _walk(block: Floats, free: Flags, most: float) -> Longs:
         if free[position]:
             free &= ~near[position]
     return np.flatnonzero(free)
-
-
-def _entry(columns: Columns, row: int) -> Entry:
-    entry = columns.entries[row]
-    assert entry is not None
-    return entry
-
-
-def _entries(columns: Columns, rows: Longs) -> tuple[Entry, ...]:
-    return tuple(_entry(columns, row) for row in rows.tolist())

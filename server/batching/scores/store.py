@@ -7,28 +7,30 @@ deadlock and versions of one id only grow.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from operator import attrgetter
 from typing import Final
 
 import asyncpg
 import orjson
 
-from server.batching.scores.plan import Group, Row
+from server.batching.scores.plan import Group, Row, Tally, tally_of
 from server.core import recurrence
 from server.core.event import Accepted, Counts, Event, Status
 from server.protocol.values import Viewport
 
-FIELDS: Final = (
-    *("id", "title", "emoji", "description", "categories", "latitude", "longitude", "start_ms", "end_ms", "timezone"),
-    *("status", "confidence", "private", "creator_id", "shared_with", "recurrence", "priority", "created_ms"),
-    *("updated_ms", "properties"),
-)
+FIELDS: Final = tuple(f.name for f in fields(Event) if f.name not in ("counts", "version"))
+"""The columns of feed.event, in the order of Event's own fields."""
+_VALUES: Final = attrgetter(*FIELDS)
 _EVENT: Final = ", ".join(f"e.{name}" for name in FIELDS)
-_ROW: Final = f"{_EVENT}, c.scan, c.save, c.rsvp, c.pub_scan, c.pub_save, c.pub_rsvp, c.version"
+_TALLY: Final = "c.scan, c.save, c.rsvp, c.pub_scan, c.pub_save, c.pub_rsvp, c.version"
+_ROW: Final = f"{_EVENT}, {_TALLY}"
 _FROM: Final = "from feed.counters c join feed.event e on e.id = c.event_id"
 
-LOCK: Final = "select from feed.counters where event_id = any($1::text[]) order by event_id for update"
+LOCK: Final = f"""
+select c.event_id, {_TALLY}, c.high from feed.counters c
+where event_id = any($1::text[]) order by event_id for update"""  # noqa: S608  names are ours
 READ: Final = f"select {_ROW} {_FROM} where c.event_id = any($1::text[])"
 ALL: Final = f"select {_ROW} {_FROM}"
 VERSIONS: Final = "select nextval('feed.version') from generate_series(1, $1::int)"
@@ -38,7 +40,7 @@ from feed.applied a join unnest($1::text[], $2::text[]) as asked (sub, update_id
 REMEMBER: Final = """
 insert into feed.applied (sub, update_id, event_id, version, at)
 select sub, update_id, event_id, version, to_timestamp($5::float8 / 1000)
-from unnest($1::text[], $2::text[], $3::text[], $4::bigint[]) as r (sub, update_id, event_id, version)"""
+from unnest($1::text[], $2::text[], $3::text[], $4::text::bigint[]) as r (sub, update_id, event_id, version)"""
 FORGET_EVENTS: Final = "delete from feed.event where id = any($1::text[])"
 WRITE_CONTENT: Final = f"""
 insert into feed.event ({", ".join(FIELDS)}, last_end_ms)
@@ -50,19 +52,24 @@ select {", ".join(FIELDS)}, last_end_ms from jsonb_to_recordset($1::jsonb) as r 
 order by id
 on conflict (id) do update set
     {", ".join(f"{name} = excluded.{name}" for name in [*FIELDS[1:], "last_end_ms"])}"""  # noqa: S608  names are ours
-_COUNTER_ROWS: Final = """
-unnest($1::text[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[])
-    as r (event_id, scan, save, rsvp, pub_scan, pub_save, pub_rsvp, version)"""
+# Numbers travel as the text of an array: asyncpg looks three times at each element of a list before it sends it.
+_COUNTS: Final = "$1::text[], $2::text::bigint[], $3::text::bigint[], $4::text::bigint[]"
 INSERT_COUNTERS: Final = f"""
-insert into feed.counters (event_id, scan, save, rsvp, pub_scan, pub_save, pub_rsvp, version)
-select * from {_COUNTER_ROWS}
+insert into feed.counters (event_id, scan, save, rsvp, pub_scan, pub_save, pub_rsvp, version, high)
+select * from unnest({_COUNTS}, $5::text::bigint[], $6::text::bigint[], $7::text::bigint[], $8::text::bigint[],
+    $9::text::boolean[])
 on conflict (event_id) do update set scan = excluded.scan, save = excluded.save, rsvp = excluded.rsvp,
-    pub_scan = excluded.pub_scan, pub_save = excluded.pub_save, pub_rsvp = excluded.pub_rsvp, version = excluded.version
+    pub_scan = excluded.pub_scan, pub_save = excluded.pub_save, pub_rsvp = excluded.pub_rsvp,
+    version = excluded.version, high = excluded.high
 """  # noqa: S608  names are ours
-UPDATE_COUNTERS: Final = f"""
+COUNT: Final = f"""
+update feed.counters c set scan = r.scan, save = r.save, rsvp = r.rsvp
+from unnest({_COUNTS}) as r (event_id, scan, save, rsvp) where c.event_id = r.event_id"""  # noqa: S608  names are ours
+COUNT_AND_PUBLISH: Final = f"""
 update feed.counters c set scan = r.scan, save = r.save, rsvp = r.rsvp,
-    pub_scan = r.pub_scan, pub_save = r.pub_save, pub_rsvp = r.pub_rsvp, version = r.version
-from {_COUNTER_ROWS} where c.event_id = r.event_id"""  # noqa: S608  names are ours
+    pub_scan = r.scan, pub_save = r.save, pub_rsvp = r.rsvp, version = r.version
+from unnest({_COUNTS}, $5::text::bigint[]) as r (event_id, scan, save, rsvp, version)
+where c.event_id = r.event_id"""  # noqa: S608  names are ours
 PUBLISH: Final = """
 with due as (
     select event_id from feed.counters
@@ -79,8 +86,8 @@ OUTLIVED: Final = "select id from feed.event where status = 'EXPIRED' and update
 
 
 def event_of(record: asyncpg.Record, counts: Counts) -> Event:
-    """An Event of a row that carries FIELDS and version."""
-    values = {name: record[name] for name in FIELDS}
+    """An Event of a row that begins with FIELDS and has a version."""
+    values = dict(zip(FIELDS, record, strict=False))
     values["categories"] = tuple(values["categories"])
     values["shared_with"] = tuple(values["shared_with"])
     return Event(**values, counts=counts, version=record["version"])
@@ -92,17 +99,26 @@ def row_of(record: asyncpg.Record) -> Row:
     return Row(event_of(record, stored), (record["pub_scan"], record["pub_save"], record["pub_rsvp"]))
 
 
-async def lock_rows(connection: asyncpg.Connection, ids: Iterable[str]) -> dict[str, Row | None]:
-    """The rows of these ids, locked in id order until the transaction ends; None where there is none.
+async def lock(
+    connection: asyncpg.Connection, ids: Collection[str], contents: Collection[str] = ()
+) -> tuple[dict[str, Tally], dict[str, Event]]:
+    """Lock these ids, in id order, until the transaction ends; returns what exists, of `contents` the content too.
 
-    Two statements: one that has waited for a lock sees the counters anew, but what it joins them with as it was before."""
-    wanted = sorted(set(ids))
-    await connection.execute(LOCK, wanted)
-    return await read_rows(connection, wanted)
+    Two statements: one that has waited for a lock sees the counters anew, but what it joins them with as it was before.
+    Of an event that another node made in between only the second one knows; it counts."""
+    found = await connection.fetch(LOCK, list(ids))
+    tallies = {r[0]: Tally(r[1:4], r[4:7], r[7], r[8]) for r in found}
+    events: dict[str, Event] = {}
+    if contents:
+        for record in await connection.fetch(READ, list(contents)):
+            row = row_of(record)
+            events[row.event.id] = row.event
+            tallies[row.event.id] = tally_of(row)
+    return tallies, events
 
 
 async def read_rows(connection: asyncpg.Connection, ids: Iterable[str]) -> dict[str, Row | None]:
-    """The same without a lock."""
+    """The rows of these ids, None where there is none; not locked."""
     wanted = sorted(set(ids))
     rows: dict[str, Row | None] = dict.fromkeys(wanted)
     rows.update({r["id"]: row_of(r) for r in await connection.fetch(READ, wanted)})
@@ -139,11 +155,21 @@ async def write_group(connection: asyncpg.Connection, group: Group, now_ms: int)
         await connection.execute(FORGET_EVENTS, list(group.deleted))
     if group.content:
         await connection.execute(WRITE_CONTENT, _content_json(group.content))
-        await connection.execute(INSERT_COUNTERS, *_counter_columns(group.content))
+        await connection.execute(INSERT_COUNTERS, *_all_counters(dict(sorted(group.content.items()))))
     if group.counters:
-        await connection.execute(UPDATE_COUNTERS, *_counter_columns(group.counters))
+        await _write_counters(connection, group)
     if group.applied:
-        await connection.execute(REMEMBER, *map(list, zip(*group.applied, strict=True)), float(now_ms))
+        subs, updates, events, versions = zip(*group.applied, strict=True)
+        await connection.execute(REMEMBER, subs, updates, events, _array(versions), float(now_ms))
+
+
+async def _write_counters(connection: asyncpg.Connection, group: Group) -> None:
+    counts, _, versions, _ = zip(*group.counters.values(), strict=True)
+    columns = (list(group.counters), *map(_array, zip(*counts, strict=True)))
+    if group.published:
+        await connection.execute(COUNT_AND_PUBLISH, *columns, _array(versions))
+    else:
+        await connection.execute(COUNT, *columns)
 
 
 def _content_json(rows: Mapping[str, Row]) -> str:
@@ -151,14 +177,20 @@ def _content_json(rows: Mapping[str, Row]) -> str:
 
 
 def _content(event: Event) -> dict[str, object]:
-    values = {name: getattr(event, name) for name in FIELDS}
-    ends = recurrence.last_end_ms(event.recurrence, event.start_ms, event.end_ms, event.timezone)
-    return {**values, "last_end_ms": ends}
+    content = dict(zip(FIELDS, _VALUES(event), strict=True))
+    content["last_end_ms"] = recurrence.last_end_ms(event.recurrence, event.start_ms, event.end_ms, event.timezone)
+    return content
 
 
-def _counter_columns(rows: Mapping[str, Row]) -> list[list[object]]:
-    flat = [(i, *r.event.counts, *r.published, r.event.version) for i, r in sorted(rows.items())]
-    return [list(column) for column in zip(*flat, strict=True)]
+def _all_counters(rows: Mapping[str, Row]) -> tuple[object, ...]:
+    counts, published, versions, high = zip(*map(tally_of, rows.values()), strict=True)
+    numbers = (*zip(*counts, strict=True), *zip(*published, strict=True), versions, high)
+    return (list(rows), *map(_array, numbers))
+
+
+def _array(numbers: Iterable[int]) -> str:
+    """As PostgreSQL writes an array."""
+    return f"{{{','.join(map(str, numbers))}}}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from server.batching.scores.columns import Columns
 from server.batching.scores.explain import explain
+from server.batching.scores.lookout import Lookout
 from server.batching.scores.question import Question
 from server.batching.scores.ranking import Rules, rank
 from server.batching.scores.score import HOUR_MS, Weights
-from server.batching.scores.views import Look
 from server.core.event import Event
 from server.errors import Code, Refused
 from server.protocol.outgoing import Explanation
@@ -32,7 +32,7 @@ def asked(question: Question, event_id: str, *world: Event) -> dict[str, Any]:
     columns = Columns()
     for one in world:
         columns.put(one, NOW)
-    explanation = explain(Look(columns, RULES, NOW), question, event_id)
+    explanation = explain(Lookout(columns, RULES), question, event_id, NOW)
     message = {"type": "explanation", **explanation}
     assert Explanation.model_validate(message).model_dump(mode="json", by_alias=True, exclude_unset=True) == message
     return explanation
@@ -115,13 +115,13 @@ def test_it_agrees_with_the_view_and_the_oracle(
     columns = Columns()
     for each in world:
         columns.put(as_event(each), NOW)
-    look, asks = Look(columns, RULES, NOW), as_question(question)
+    look, asks = Lookout(columns, RULES), as_question(question)
     if not oracle.visible(one, question["user"]):
         with pytest.raises(Refused):
-            explain(look, asks, one["id"])
+            explain(look, asks, one["id"], NOW)
         return
-    found = explain(look, asks, one["id"])
-    shown = [e.event.id for e in rank(columns, asks, RULES, NOW).entries]
+    found = explain(look, asks, one["id"], NOW)
+    shown = [columns.id_of(slot) for slot in rank(columns, asks, RULES, NOW).slots.tolist()]
     candidates = oracle.candidates(world, question, NOW)
     assert found["inView"] is (one["id"] in shown)
     assert found["rank"] == (shown.index(one["id"]) + 1 if one["id"] in shown else None)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 import pytest_asyncio
 
+from server.core.event import Op
 from server.edge.postgres import Database
 from server.errors import Refused
+from server.protocol.event import event_op, popularity_op
 from tests.batching.scores.world import ADMIN, Trial, make_feed, trial
 
 INTERVAL_MS = 900_000
@@ -74,3 +78,59 @@ async def test_a_value_out_of_bounds_is_refused_by_name_and_changes_nothing(
         await running.feed.configure({name: value}, ADMIN)
     assert caught.value.field == name
     assert running.feed.config() == before
+
+
+ADAPTIVE = {"adaptive_batching": True, "adaptive_min_interval_ms": 2_000, "adaptive_max_interval_ms": 600_000}
+
+
+@asynccontextmanager
+async def live(db: Database, **settings: Any) -> AsyncIterator[Trial]:
+    async with trial(db, **settings) as one:
+        one.feed._panel.start()
+        await one.clock.settle()
+        yield one
+        await one.feed._panel.stop()
+        await one.feed._panel._tasks.close()
+
+
+def place(event_id: str, start_ms: int) -> Op:
+    return event_op({"id": event_id, "location": {"latitude": 0, "longitude": 0}, "start": start_ms})
+
+
+async def test_an_adaptive_interval_follows_activity_and_says_so(db: Database) -> None:
+    async with live(db, **ADAPTIVE, max_batch_size=100) as one:
+        feed, clock = one.feed, one.clock
+        assert feed.config()["nextBatchAt"] == clock.now_ms() + 600_000, "it begins within its bounds"
+        await feed.ingest([place(f"e{n}", clock.now_ms()) for n in range(40)], ADMIN)
+        for turn in range(20):
+            counted = [popularity_op({"eventId": f"e{n}", "scanCount": turn + 1}) for n in range(40)]
+            await feed.ingest(counted, ADMIN)
+            await clock.advance(5)
+        busy = (await feed.stats())["adaptive"]
+        assert isinstance(busy, dict)
+        assert 2_000 <= busy["intervalMs"] <= 20_000
+        assert busy["rate"] > 2
+        assert feed._flush.turns > 3
+        await clock.advance(1800)
+        calm = (await feed.stats())["adaptive"]
+        assert isinstance(calm, dict) and calm["intervalMs"] >= 480_000
+
+
+async def test_without_the_setting_the_interval_stands_still(running: Trial) -> None:
+    assert (await running.feed.stats())["adaptive"] is None
+    assert "adapt" not in [state.name for state in running.feed._panel.list()]
+
+
+async def test_an_event_that_soars_goes_out_early_only_while_adaptive(db: Database) -> None:
+    for adaptive in (True, False):
+        async with live(db, **{**ADAPTIVE, "adaptive_batching": adaptive}) as one:
+            feed, clock = one.feed, one.clock
+            await feed.ingest([place("hot", clock.now_ms()), place("mild", clock.now_ms())], ADMIN)
+            await feed.ingest(
+                [popularity_op({"eventId": "hot", "rsvpCount": 3}), popularity_op({"eventId": "mild", "scanCount": 1})],
+                ADMIN,
+            )
+            if adaptive:
+                await clock.until(lambda pending=feed.desk.pending: list(pending) == ["mild"])  # type: ignore[misc]
+            else:
+                assert (list(feed.desk.pending), feed.desk.urgent) == (["hot", "mild"], set())

@@ -10,17 +10,19 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from server.batching.scores import frames, views
-from server.batching.scores.audience import Viewer
+from server.batching.scores import frames
+from server.batching.scores.audience import Viewer, count, records
 from server.batching.scores.columns import Columns
-from server.batching.scores.diff import Difference
-from server.batching.scores.frames import Fresh, Head, with_score
+from server.batching.scores.frame import Frame
+from server.batching.scores.frames import Parts
+from server.batching.scores.lookout import Lookout
 from server.batching.scores.question import Question
 from server.batching.scores.ranking import Rules
 from server.batching.scores.score import Weights
-from server.batching.scores.views import Look
+from server.batching.scores.views import Kind, Sight, deliver, draw
 from server.client import View
 from server.core.event import Event
+from server.protocol.event import event_bytes
 from server.protocol.outgoing import SENT
 from server.protocol.schema import protocol_schema
 from server.protocol.values import Viewport
@@ -44,8 +46,16 @@ class Paper:
     def __init__(self) -> None:
         self.messages: list[dict[str, Any]] = []
 
-    def hand(self, frame: bytes) -> None:
-        self.messages.append(orjson.loads(frame))
+    def hand(self, frame: Frame) -> None:
+        self.messages.append(orjson.loads(frame.text))
+
+    async def until_free(self) -> None:
+        return
+
+
+def show(lookout: Lookout, sight: Sight, now_ms: int) -> bool | None:
+    """One look at one viewer, handed over."""
+    return deliver(draw(lookout, [sight], now_ms)[0])
 
 
 def fits(message: dict[str, Any]) -> None:
@@ -71,21 +81,23 @@ def test_every_frame_of_any_world_fits_its_schema_and_gives_the_client_what_the_
 ) -> None:
     columns, paper, view = Columns(), Paper(), View()
     viewer = Viewer("s1", as_question(first), paper, reasons=reasons)
+    lookout = Lookout(columns, RULES)
     for one in world:
         columns.put(as_event(one), NOW)
-    views.snapshot(viewer, Look(columns, RULES, NOW), "r1")
+    show(lookout, Sight(viewer, Kind.SNAPSHOT, None, "r1"), NOW)
     for number, change in enumerate(changes, 2):
         alter(columns, change, number)
-        send = (views.immediate, views.batch)[number % 2]
-        send(viewer, Look(columns, RULES, NOW + number), 0.01)
+        show(lookout, Sight(viewer, (Kind.IMMEDIATE, Kind.BATCH)[number % 2], 0.01), NOW + number)
     viewer.question = as_question(second)
-    views.answer(viewer, Look(columns, RULES, NOW + 99), 0.01, "r2")
+    show(lookout, Sight(viewer, Kind.ANSWER, 0.01, "r2"), NOW + 99)
     for message in paper.messages:
         fits(message)
         assert view.apply(message).matches
         counted(message, len(view.events))
     assert view.digest == f"{viewer.digest:016x}"
-    assert {i: e["version"] for i, e in view.events.items()} == {i: held.version for i, held in viewer.held.items()}
+    assert {i: e["version"] for i, e in view.events.items()} == {
+        columns.id_of(int(held["slot"])): held["version"] for held in records([viewer.held])
+    }
     assert [m.get("ref") for m in (paper.messages[0], paper.messages[-1])] == ["r1", "r2"]
 
 
@@ -113,29 +125,38 @@ def counted(message: dict[str, Any], held: int) -> None:
         assert list(message["updates"]["reasons"]) == message["updates"]["deletes"]
 
 
-def fresh(*ids: str) -> Fresh:
-    columns = Columns()
-    entries = [columns.put(Event(i, 0.0, 0.0, NOW, version=7), NOW) for i in ids]
-    return Fresh(entries, [1 - n / 10 for n in range(len(ids))])
+AT = frames.stamp(NOW)
 
 
-HEAD = Head(3, NOW, 0xAB, None)
+def pieces(ids: str) -> list[bytes]:
+    return [p for i in ids for p in (event_bytes(Event(i, 0.0, 0.0, NOW, version=7)), frames.SCORES[9000])]
+
+
+def parts(creates: str = "", updates: str = "", deletes: tuple[str, ...] = (), why: str | None = None) -> Parts:
+    reasons = {} if why is None else dict.fromkeys(deletes, why)
+    return Parts(pieces(creates), pieces(updates), deletes, reasons, 0xAB)
+
+
+def read(message: frames.Message, ref: str | None = None) -> dict[str, Any]:
+    """The message as a client reads it; it fits its schema."""
+    found: dict[str, Any] = orjson.loads(message.head(3, ref) + message.tail)
+    fits(found)
+    return found
 
 
 @pytest.mark.parametrize(
     ("change", "kind"),
     [
-        (Difference(creates=(0,)), "add-event"),
-        (Difference(updates=(0,)), "update-event"),
-        (Difference(deletes=("gone",)), "delete-event"),
-        (Difference(creates=(0,), deletes=("gone",)), "changes"),
-        (Difference(creates=(0, 1)), "changes"),
-        (Difference(), "changes"),
+        (parts("a"), "add-event"),
+        (parts("", "a"), "update-event"),
+        (parts(deletes=("gone",), why="ended"), "delete-event"),
+        (parts("a", deletes=("gone",)), "changes"),
+        (parts("ab"), "changes"),
+        (parts(), "changes"),
     ],
 )
-def test_one_immediate_change_is_the_message_of_its_kind_and_more_are_changes(change: Difference, kind: str) -> None:
-    message = orjson.loads(frames.immediate(HEAD, fresh("a", "b"), change, {"gone": "ended"} if change.deletes else {}))
-    fits(message)
+def test_one_immediate_change_is_the_message_of_its_kind_and_more_are_changes(change: Parts, kind: str) -> None:
+    message = read(frames.immediate(AT, change))
     assert (message["type"], message["seq"], message["digest"]) == (kind, 3, "00000000000000ab")
     if kind == "delete-event":
         assert (message["id"], message["reason"]) == ("gone", "ended")
@@ -143,14 +164,12 @@ def test_one_immediate_change_is_the_message_of_its_kind_and_more_are_changes(ch
 
 def test_without_a_reason_none_is_sent() -> None:
     for make in (frames.immediate, frames.changes):
-        message = orjson.loads(make(HEAD, fresh(), Difference(deletes=("gone",))))
-        fits(message)
+        message = read(make(AT, parts(deletes=("gone",))))
         assert "reason" not in message and "reasons" not in message.get("updates", {})
 
 
 def test_a_batch_has_the_shape_of_the_source() -> None:
-    message = orjson.loads(frames.batch_update(HEAD, fresh("a", "b"), Difference((0,), (1,), ("gone",)), 2))
-    fits(message)
+    message = read(frames.batch_update(AT, parts("a", "b", ("gone",)), 2))
     assert set(message) == {"type", "seq", "timestamp", "updates", "summary", "digest"}
     assert message["timestamp"] == "2026-09-21T14:13:20.000Z"
     assert [e["id"] for e in message["updates"]["creates"]] == ["a"]
@@ -160,46 +179,76 @@ def test_a_batch_has_the_shape_of_the_source() -> None:
 
 @pytest.mark.parametrize("text", ['"', "\\", "\n", "é 🍜", "\u2028", "\x7f", "</script>"])
 def test_whatever_a_text_holds_a_frame_is_json(text: str) -> None:
-    columns = Columns()
-    entry = columns.put(Event("id" + text, 0.0, 0.0, NOW, title=text, version=1, properties='{"a":1}'), NOW)
-    made = Fresh([entry], [0.5])
-    for frame in (
-        frames.replace_all(Head(1, NOW, 1, text), made),
-        frames.changes(Head(1, NOW, 1, text), made, Difference((0,), (), ("gone" + text,)), {"gone" + text: "ended"}),
-    ):
-        message = orjson.loads(frame)
+    columns, paper = Columns(), Paper()
+    columns.put(Event("id" + text, 0.0, 0.0, NOW, title=text, version=1, properties='{"a":1}'), NOW)
+    viewer, lookout = Viewer("s1", WORLD, paper, reasons=True), Lookout(columns, RULES)
+    show(lookout, Sight(viewer, Kind.SNAPSHOT, None, text), NOW)
+    columns.remove("id" + text)
+    show(lookout, Sight(viewer, Kind.IMMEDIATE, None), NOW)
+    for message in paper.messages:
         fits(message)
-        assert message["ref"] == text
-    assert orjson.loads(frames.replace_all(Head(1, NOW, 1), made))["events"][0]["id"] == "id" + text
+    assert (paper.messages[0]["ref"], paper.messages[0]["events"][0]["id"]) == (text, "id" + text)
+    assert (paper.messages[1]["id"], paper.messages[1]["reason"]) == ("id" + text, "removed")
 
 
-@given(st.floats(0, 1))
-def test_a_score_has_four_decimals_on_the_wire(score: float) -> None:
-    columns = Columns()
-    text = with_score(columns.put(Event("a", 0.0, 0.0, NOW, version=1), NOW), score).decode()
-    sent = orjson.loads(text)["relevanceScore"]
-    assert abs(sent - score) <= 0.00005 + 1e-12
-    assert len(text.rpartition(":")[2].rstrip("}").partition(".")[2]) <= 4
+def test_a_score_has_four_decimals_on_the_wire() -> None:
+    for tenth, text in enumerate(frames.SCORES):
+        sent = orjson.loads(b'{"a":1' + text[:-1])["relevanceScore"]
+        assert (sent, text[-1:]) == (round(tenth / 10_000, 4), b",")
+        assert len(text.rpartition(b":")[2].rstrip(b"},").partition(b".")[2]) <= 4
 
 
 @given(st.integers(0, 2**64 - 1))
 def test_a_digest_is_sixteen_hex_digits(digest: int) -> None:
-    message = orjson.loads(frames.replace_all(Head(1, NOW, digest), fresh()))
+    message = read(frames.replace_all(AT, Parts([], [], [], {}, digest)))
     assert len(message["digest"]) == 16 and int(message["digest"], 16) == digest
 
 
-def test_an_event_is_encoded_once_per_version() -> None:
+def test_equal_viewers_share_what_is_not_their_own() -> None:
     columns = Columns()
-    one = columns.put(Event("a", 0.0, 0.0, NOW, version=1), NOW)
-    assert one.body is one.body
-    assert columns.put(Event("a", 0.0, 0.0, NOW, title="T", version=2), NOW).body != one.body
+    columns.put(Event("a", 0.0, 0.0, NOW, version=1), NOW)
+    lookout = Lookout(columns, RULES)
+    viewers = [Viewer(f"s{n}", WORLD, Paper()) for n in range(3)]
+    viewers[1].seq = 7
+    drafts = draw(lookout, [Sight(v, Kind.SNAPSHOT, None) for v in viewers], NOW)
+    frames_of = [d.frame for d in drafts]
+    assert all(frame is not None and frame.tail is frames_of[0].tail for frame in frames_of)  # type: ignore[union-attr]
+    assert all(d.held is drafts[0].held for d in drafts)
+    assert [orjson.loads(f.text)["seq"] for f in frames_of if f is not None] == [1, 8, 1]
+
+
+def test_a_draft_that_was_overtaken_is_not_handed_over() -> None:
+    columns, paper = Columns(), Paper()
+    viewer, lookout = Viewer("s1", WORLD, paper), Lookout(columns, RULES)
+    columns.put(Event("a", 0.0, 0.0, NOW, version=1), NOW)
+    first, second = draw(lookout, [Sight(viewer, Kind.SNAPSHOT, None)] * 2, NOW)
+    assert deliver(first) is True
+    assert deliver(second) is None
+    (third,) = draw(lookout, [Sight(viewer, Kind.ANSWER, None)], NOW)
+    viewer.question = Question(Viewport(west=1, south=1, east=2, north=2))
+    assert deliver(third) is None
+    assert ([m["type"] for m in paper.messages], viewer.seq, count(viewer.held)) == (["replace-all"], 1, 1)
+
+
+def test_what_a_client_claims_to_hold_is_mended_in_one_frame() -> None:
+    columns, paper = Columns(), Paper()
+    viewer, lookout = Viewer("s1", WORLD, paper, reasons=True), Lookout(columns, RULES)
+    for event_id, longitude, private in (("a", 0.0, False), ("b", 1.0, False), ("secret", 2.0, True)):
+        columns.put(Event(event_id, 0.0, longitude, NOW, version=5, private=private), NOW)
+    held = [("a", 5), ("stranger", 1), ("secret", 5), ("stranger", 2)]
+    show(lookout, Sight(viewer, Kind.ANSWER, 0.01, None, held), NOW)
+    updates = paper.messages[0]["updates"]
+    assert [e["id"] for e in updates["creates"]] == ["b"]
+    assert [e["id"] for e in updates["updates"]] == ["a"]
+    assert updates["reasons"] == {"secret": "removed", "stranger": "removed"}
 
 
 def test_an_empty_world_is_an_empty_snapshot_and_an_empty_batch_is_not_sent() -> None:
     paper = Paper()
-    viewer, look = Viewer("s1", WORLD, paper), Look(Columns(), RULES, NOW)
-    views.snapshot(viewer, look)
-    assert not views.batch(viewer, look, 0.01) and not views.immediate(viewer, look, 0.01)
+    viewer, lookout = Viewer("s1", WORLD, paper), Lookout(Columns(), RULES)
+    show(lookout, Sight(viewer, Kind.SNAPSHOT, None), NOW)
+    for kind in (Kind.BATCH, Kind.IMMEDIATE):
+        assert show(lookout, Sight(viewer, kind, 0.01), NOW) is False
     assert [m["type"] for m in paper.messages] == ["replace-all"]
     fits(paper.messages[0])
     assert (paper.messages[0]["events"], paper.messages[0]["digest"]) == ([], "0" * 16)

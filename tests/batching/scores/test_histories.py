@@ -127,7 +127,7 @@ async def play(one: Trial, steps: list[tuple[Any, ...]]) -> None:
         await act(one, step)
         one.check()
     for client in one.clients.values():
-        one.drain(client)
+        await one.drain(client)
     await one.flush()
     one.check()
     one.check_scores()
@@ -148,14 +148,14 @@ async def act(one: Trial, step: tuple[Any, ...]) -> None:
     elif kind == "wait":
         await one.clock.advance(rest[0])
     elif kind in ("join", "pan", "filter", "become", "leave", "stall", "drain"):
-        move(one, kind, rest)
+        await move(one, kind, rest)
 
 
-def move(one: Trial, kind: str, rest: list[Any]) -> None:
+async def move(one: Trial, kind: str, rest: list[Any]) -> None:
     if kind == "join":
         if rest[0] in one.clients:
-            one.drain(one.clients[rest[0]])
-        one.join(rest[0], rest[1])
+            await one.drain(one.clients[rest[0]])
+        await one.join(rest[0], rest[1])
         return
     client = one.clients.get(rest[0])
     if client is None or client.viewer is None or client.viewer not in one.feed.desk.audience:
@@ -163,17 +163,17 @@ def move(one: Trial, kind: str, rest: list[Any]) -> None:
     if kind == "stall":
         client.stalled = True
         return
-    one.drain(client)
+    await one.drain(client)
     if kind == "leave":
         one.feed.leave(client.viewer)
         client.view.events.clear()
         client.view._sum = 0
     elif kind == "pan":
-        one.ask(client, viewport=rest[1])
+        await one.ask(client, viewport=rest[1])
     elif kind == "filter":
-        one.ask(client, filters=rest[1])
+        await one.ask(client, filters=rest[1])
     elif kind == "become":
-        one.become(client, rest[1])
+        await one.become(client, rest[1])
 
 
 class Stage:

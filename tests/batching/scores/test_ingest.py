@@ -8,13 +8,17 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import asyncpg
+import numpy as np
 import pytest
 import pytest_asyncio
 
 from server.batching.loop import Occasion, Turn
+from server.batching.scores.columns import Columns
 from server.batching.scores.desk import Desk, Tunables
+from server.batching.scores.engine import Engine
 from server.batching.scores.feed import rules_of
-from server.batching.scores.ingest import GROUP_ROWS, RECONCILE_MS, Writer
+from server.batching.scores.ingest import CONTENT_ROWS, GROUP_ROWS, PLAN_ROWS, RECONCILE_MS, Writer
+from server.batching.scores.lookout import Lookout
 from server.batching.scores.plan import Asked
 from server.batching.scores.store import Search
 from server.core.event import Accepted, Delete, Event, Op, Outcome, Popularity, Rejected, Upsert
@@ -42,7 +46,9 @@ class Bench:
     turns: int = 0
 
     def __post_init__(self) -> None:
-        self.desk = Desk(rules_of(Settings()), 0.01, Tunables(900_000, 1000, True))
+        self.columns = Columns()
+        engine = Engine(Lookout(self.columns, rules_of(Settings())), self.clock, threaded=False)
+        self.desk = Desk(engine, 0.01, Tunables(900_000, 1000, True))
         self.writer = Writer(self.db, self.clock, self.desk, 100, wake=self.woken.append)
 
     async def turn(self) -> Turn:
@@ -55,8 +61,13 @@ class Bench:
         return future.result()
 
     def published(self, event_id: str) -> Event | None:
-        entry = self.desk.columns.get(event_id)
-        return None if entry is None else entry.event
+        slot = self.columns.slot_of(event_id)
+        return None if slot is None or not self.columns.exists(slot) else self.columns.event(slot)
+
+    @property
+    def ids(self) -> set[str]:
+        slots = np.flatnonzero(self.columns.world.row_of >= 0).tolist()
+        return {self.columns.id_of(slot) for slot in slots}
 
 
 @pytest_asyncio.fixture
@@ -85,9 +96,8 @@ async def equals_the_database(bench: Bench) -> None:
     """What is in memory is what a fresh start would read."""
     again = Bench(bench.db)
     await again.writer.load()
-    ids = {entry.event.id for entry in again.desk.columns.entries if entry}
-    assert ids == {entry.event.id for entry in bench.desk.columns.entries if entry}
-    for event_id in ids:
+    assert again.ids == bench.ids
+    for event_id in again.ids:
         assert bench.published(event_id) == again.published(event_id)
     assert set(bench.desk.pending) == set(again.desk.pending)
 
@@ -128,6 +138,46 @@ async def test_more_than_a_groups_rows_wait_for_the_next_turn(bench: Bench) -> N
     assert futures[0].done() and not futures[1].done()
     assert (await bench.turn()).more is False
     assert futures[1].done()
+
+
+async def test_rows_with_content_are_more_work_so_fewer_of_them_are_a_group(bench: Bench) -> None:
+    bench.writer.queue_rows = 10 * GROUP_ROWS
+    half = GROUP_ROWS // CONTENT_ROWS // 2 + 1
+    made = [await bench.writer.submit([Asked(new(f"{n}-{m}"), ANN) for m in range(half)]) for n in range(2)]
+    assert ((await bench.turn()).taken, (await bench.turn()).taken) == (half, half)
+    counted = [await bench.writer.submit([Asked(scans(f"{n}-{m}"), ANN) for m in range(half)]) for n in range(2)]
+    assert (await bench.turn()).taken == 2 * half
+    assert all(isinstance(outcome, Accepted) for future in (*made, *counted) for outcome in future.result())
+    await equals_the_database(bench)
+
+
+async def test_a_long_group_is_planned_in_parts_each_seeing_those_before(bench: Bench) -> None:
+    bench.writer.queue_rows = 10 * PLAN_ROWS
+    await bench.write(new("a"))
+    outcomes = await bench.write(*[scans("a", update_id=str(n % (2 * PLAN_ROWS))) for n in range(3 * PLAN_ROWS)])
+    assert len(outcomes) == 3 * PLAN_ROWS
+    assert await one(bench.db, "select scan from feed.counters") == 2 * PLAN_ROWS
+
+
+async def test_counting_needs_nothing_that_only_another_node_has_in_memory(bench: Bench) -> None:
+    """Version, existence and priority are the database's, whoever wrote them."""
+    elsewhere = Bench(bench.db)
+    made = await elsewhere.write(new("a"), new("h", priority="high"))
+    assert await bench.write(scans("a"), scans("h")) == made
+    assert (set(bench.desk.pending), bench.desk.urgent) == ({"a", "h"}, {"h"})
+    changed = await elsewhere.write(Upsert("a", {"priority": "high"}), Upsert("h", {"priority": None}))
+    assert await bench.write(scans("a"), scans("h")) == changed
+    assert "a" in bench.desk.urgent
+    await elsewhere.write(Delete("a"))
+    assert isinstance((await bench.write(scans("a")))[0], Rejected)
+
+
+async def test_high_priority_of_the_event_itself_is_known_after_a_restart(bench: Bench) -> None:
+    await bench.write(new("a", priority="high"), new("b"))
+    again = Bench(bench.db)
+    await again.writer.load()
+    await again.write(scans("a"), scans("b"), Upsert("b", {"title": "T"}), scans("b"))
+    assert (set(again.desk.pending), again.desk.urgent) == ({"a", "b"}, {"a"})
 
 
 async def test_one_request_larger_than_a_group_is_still_one_group(bench: Bench) -> None:
@@ -210,7 +260,9 @@ async def test_publishing_makes_pending_counters_public_and_counts_them(bench: B
     await bench.write(new("a"), new("b"), new("c"))
     await bench.write(scans("a", 3), scans("b", 4))
     before = bench.published("a")
+    bench.desk.changed.clear()
     assert await bench.writer.publish(["a", "b", "c", "unknown"]) == 2
+    assert bench.desk.changed == {}, "who publishes tells the viewers; it is nothing for the immediate turn"
     after = bench.published("a")
     assert before is not None and after is not None
     assert (after.counts, after.version > before.version, dict(bench.desk.pending)) == ((3, 0, 0), True, {})
@@ -406,7 +458,7 @@ async def feed(db: Database) -> AsyncIterator[Trial]:
 
 
 async def test_events_that_ended_a_day_ago_become_expired_and_leave_the_map(feed: Trial) -> None:
-    viewer = feed.join(0, {"viewport": {"west": -1, "south": -1, "east": 1, "north": 1}, "user": None})
+    viewer = await feed.join(0, {"viewport": {"west": -1, "south": -1, "east": 1, "north": 1}, "user": None})
     await feed.upsert({"id": "short", "location": place(), "start": START, "end": START + HOUR})
     await feed.upsert({"id": "long", "location": place(0.5), "start": START + 2 * HOUR, "end": START + 3 * HOUR})
     await feed.clock.advance(25 * 3600)

@@ -3,14 +3,32 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.batching.scores.plan import Asked, Group, Planner, Row, content_differs, counted, merge, versions_needed
+from server.batching.scores import plan
+from server.batching.scores.plan import (
+    Asked,
+    Counted,
+    Gone,
+    Group,
+    Planner,
+    Row,
+    Settled,
+    Tally,
+    content_differs,
+    contents_needed,
+    counted,
+    joined,
+    rebuilt,
+    tally_of,
+    truth,
+    versions_needed,
+)
 from server.core.event import (
     COUNTER_MAX,
     Accepted,
@@ -36,6 +54,28 @@ NEW = {**PLACE, "start_ms": NOW}
 
 
 @dataclass
+class Memory:
+    """What is published and what is pending, from nothing but what the plans say has been settled."""
+
+    published: dict[str, Event] = field(default_factory=dict)
+    pending: set[str] = field(default_factory=set)
+
+    def follow(self, changes: list[Settled]) -> None:
+        assert len({one.event_id for one in changes}) == len(changes), "one an event"
+        for one in changes:
+            match one.published:
+                case Event():
+                    self.published[one.event_id] = one.published
+                case Counted(counts, version):
+                    known = self.published[one.event_id]
+                    assert known.version < version
+                    self.published[one.event_id] = rebuilt(known, {"counts": counts, "version": version})
+                case Gone():
+                    self.published.pop(one.event_id, None)
+            (self.pending.add if one.pending else self.pending.discard)(one.event_id)
+
+
+@dataclass
 class Store:
     """What a database would hold, and the one sequence of versions."""
 
@@ -43,22 +83,30 @@ class Store:
     known: dict[tuple[str, str], Accepted] = field(default_factory=dict)
     version: int = 0
     batching: bool = True
+    settled: list[Settled] = field(default_factory=list)
+    memory: Memory = field(default_factory=lambda: Memory())
 
     def commit(self, *asked: Asked, now_ms: int = NOW) -> Group:
         """One transaction: plan over the rows named, then do exactly what the plan wants written."""
         needed = versions_needed(asked, publish_counters=not self.batching)
         versions = iter(range(self.version + 1, self.version + 1 + needed))
         self.version += needed
-        rows = {one.op.id: self.rows.get(one.op.id) for one in asked}
-        planner = Planner(dict(rows), self.known, versions, now_ms, publish_counters=not self.batching)
+        rows = {one.op.id: row for one in asked if (row := self.rows.get(one.op.id)) is not None}
+        tallies = {event_id: tally_of(row) for event_id, row in rows.items()}
+        events = {event_id: rows[event_id].event for event_id in contents_needed(asked) & rows.keys()}
+        planner = Planner(tallies, events, self.known, versions, now_ms, publish_counters=not self.batching)
         group = planner.plan(asked)
         for event_id in group.deleted:
             self.rows.pop(event_id, None)
         assert not group.content.keys() & group.counters.keys(), "a row is written once"
         assert group.counters.keys() <= self.rows.keys(), "counters of events that are there"
-        self.rows.update({**group.content, **group.counters})
+        self.rows.update(group.content)
+        self.rows.update({i: joined(self.rows[i].event, tally) for i, tally in group.counters.items()})
         self.known.update({(sub, update): Accepted(event_id, v) for sub, update, event_id, v in group.applied})
-        assert planner.rows == {event_id: self.rows.get(event_id) for event_id in rows}, "what is planned is written"
+        named = {one.op.id for one in asked}
+        assert planner.tallies == {i: tally_of(self.rows[i]) for i in named & self.rows.keys()}, "planned is written"
+        self.settled = planner.settled(())
+        self.memory.follow(self.settled)
         return group
 
     def do(self, op: Op, who: Identity = ANN, now_ms: int = NOW) -> Outcome:
@@ -312,10 +360,8 @@ def test_no_group_uses_more_versions_than_were_drawn() -> None:
     assert versions_needed(asked, publish_counters=True) == 3
 
 
-def test_content_is_all_but_counters_and_the_servers_stamps() -> None:
+def test_content_differs_when_any_of_the_values_named_is_another() -> None:
     one = Event("a", 1.0, 2.0, NOW)
-    for stamp, changed in (("counts", (1, 1, 1)), ("updated_ms", 5), ("version", 5)):
-        assert not content_differs(one, replaced(one, stamp, changed))
     others: dict[str, object] = {
         "title": "T",
         "latitude": 1.5,
@@ -325,13 +371,61 @@ def test_content_is_all_but_counters_and_the_servers_stamps() -> None:
         "created_ms": 5,
     }
     for name, value in others.items():
-        assert content_differs(one, replaced(one, name, value)), name
+        assert content_differs(one, {"latitude": 1.0, name: value}), name
+        assert not content_differs(rebuilt(one, {name: value}), {name: value})
+    assert not content_differs(one, {})
 
 
-def replaced(event: Event, name: str, value: Any) -> Event:
-    merged = merge(event, Upsert("a", {}), NOW)
-    assert isinstance(merged, Event)
-    return Event(**{**{f: getattr(merged, f) for f in Event.__dataclass_fields__}, name: value})
+def test_an_event_rebuilt_has_the_values_given_and_else_its_own() -> None:
+    one = Event("a", 1.0, 2.0, NOW, "T", categories=("c",), counts=(1, 2, 3), shared_with=("x",), version=7)
+    assert rebuilt(one, {}) == one
+    assert rebuilt(one, {"version": 8, "counts": (0, 0, 0)}) == replace(one, version=8, counts=(0, 0, 0))
+
+
+def test_high_priority_is_urgent_also_when_the_counters_waited_already(store: Store) -> None:
+    store.do(Upsert("a", NEW))
+    store.do(Popularity("a", (1, None, None)))
+    store.do(Popularity("a", (1, None, None), high=True))
+    assert store.settled == [Settled("a", None, pending=True, high=True)]
+
+
+def test_of_a_suspect_memory_is_told_the_whole_truth_whatever_the_group_did(store: Store) -> None:
+    store.do(Upsert("a", {**NEW, "priority": "high"}))
+    row = store.rows["a"]
+    planner = Planner({"a": tally_of(row)}, {"a": row.event}, {}, iter([9]), NOW, publish_counters=False)
+    planner.plan([Asked(Popularity("a", (5, None, None)), ANN)])
+    assert planner.settled({"a"}) == [Settled("a", row.event, pending=True, high=True)]
+    assert Settled("gone", Gone(), pending=False) in planner.settled({"a", "gone"})
+    assert truth("a", joined(row.event, Tally((5, 0, 0), (0, 0, 0), 1, high=True))).published == row.event
+
+
+def test_of_what_is_read_back_pending_counters_of_an_urgent_event_are_urgent() -> None:
+    high, normal = Event("a", 1.0, 2.0, NOW, priority="high", counts=(1, 0, 0)), Event("a", 1.0, 2.0, NOW)
+    assert truth("a", Row(high, (0, 0, 0)))[2:4] == (True, True)
+    assert truth("a", Row(normal, (1, 0, 0)))[2:4] == (True, False)
+    assert truth("a", None) == Settled("a", Gone(), pending=False)
+
+
+def test_what_is_told_of_an_event_carries_the_published_counters(store: Store) -> None:
+    store.do(Upsert("a", NEW))
+    group = [Asked(Upsert("a", {"title": "T"}), ANN), Asked(Popularity("a", (3, None, None)), ANN)]
+    store.commit(*group)
+    assert store.settled == [Settled("a", rebuilt(store.rows["a"].event, {"counts": (0, 0, 0)}), pending=True)]
+
+
+def test_a_group_may_be_planned_in_parts(store: Store) -> None:
+    ops = [
+        Upsert("a", NEW),
+        Popularity("a", deltas=(2, 0, 0)),
+        Upsert("a", {"title": "T"}),
+        Delete("a"),
+        Upsert("a", NEW),
+    ]
+    whole = Store().commit(*(Asked(op, ANN) for op in ops))
+    planner = Planner({}, {}, {}, iter(range(1, 9)), NOW, publish_counters=False)
+    for op in ops:
+        group = planner.plan([Asked(op, ANN)])
+    assert (group.outcomes, group.content, group.counters) == (whole.outcomes, whole.content, whole.counters)
 
 
 # --- anything at all, against the model ---
@@ -493,6 +587,8 @@ def test_groups_do_what_one_operation_after_the_other_does(
         assert [said(outcome) for outcome in planned.outcomes] == expected
         assert {i: plain(row) for i, row in store.rows.items()} == {i: shown(e) for i, e in model.events.items()}
         check_versions(store, planned, newest)
+        assert store.memory.published == {event_id: plan.shown(row) for event_id, row in store.rows.items()}
+        assert store.memory.pending == {event_id for event_id, row in store.rows.items() if row.pending}
 
 
 def check_versions(store: Store, group: Group, newest: dict[str, int]) -> None:

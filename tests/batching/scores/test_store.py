@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import replace
 
 import asyncpg
 import pytest
 
 from server.batching.scores import store
-from server.batching.scores.plan import Group, Row
+from server.batching.scores.plan import Group, Row, Tally, joined
 from server.batching.scores.store import Search
 from server.core.event import COUNTER_MAX, Accepted, Event, visible_to
 from server.core.recurrence import last_end_ms
@@ -78,12 +77,30 @@ async def test_a_second_write_replaces_every_field(db: Database) -> None:
     assert (await read(db, "full"))["full"] == Row(bare, (0, 0, 0))
 
 
-async def test_counters_are_written_alone_and_leave_the_content(db: Database) -> None:
-    await write(db, FULL)
-    row = Row(replace(FULL, counts=(9, 9, 9), version=9), (8, 8, 8))
+async def test_counters_are_written_alone_and_leave_the_content_and_what_is_published(db: Database) -> None:
+    await write(db, Row(FULL, (0, 0, 1)), plain("other"))
+    tally = Tally((9, 0, COUNTER_MAX), (0, 0, 1), 7, high=True)
     async with db.transaction() as connection:
-        await store.write_group(connection, Group(counters={"full": row}), NOW)
-    assert (await read(db, "full"))["full"] == row
+        await store.write_group(connection, Group(counters={"full": tally}), NOW)
+    assert (await read(db, "full"))["full"] == joined(FULL, tally)
+    assert (await read(db, "other"))["other"] == Row(plain("other"), (0, 0, 0))
+
+
+async def test_without_batching_counters_are_published_as_they_are_written(db: Database) -> None:
+    await write(db, Row(FULL, (0, 0, 1)), plain("other"))
+    tallies = {"full": Tally((9, 0, 7), (9, 0, 7), 12, high=True), "other": Tally((1, 2, 3), (1, 2, 3), 11)}
+    async with db.transaction() as connection:
+        await store.write_group(connection, Group(published=True, counters=tallies), NOW)
+        assert (await store.lock(connection, tallies))[0] == tallies
+    assert (await read(db, "full"))["full"] == joined(FULL, tallies["full"])
+
+
+async def test_the_tally_of_an_event_says_whether_it_is_urgent_by_itself(db: Database) -> None:
+    for priority in ("high", "normal", "high"):
+        await write(db, plain("a", priority=priority))
+        async with db.transaction() as connection:
+            tallies, events = await store.lock(connection, ["a", "none"])
+        assert (tallies["a"].high, events) == (priority == "high", {})
 
 
 async def test_deleting_takes_counters_along_and_comes_before_writing(db: Database) -> None:
@@ -102,8 +119,8 @@ async def test_rows_are_locked_in_one_order_so_that_writers_cannot_deadlock(db: 
     async def writer(order: Sequence[str]) -> None:
         for _ in range(15):
             async with db.transaction() as connection:
-                rows = await store.lock_rows(connection, order)
-                assert list(rows) == sorted(ids)
+                tallies, _ = await store.lock(connection, order)
+                assert list(tallies) == sorted(ids)
                 await asyncio.sleep(0)
 
     await asyncio.gather(writer(ids), writer(ids[::-1]), writer(ids[::2] + ids[1::2]))
@@ -112,24 +129,24 @@ async def test_rows_are_locked_in_one_order_so_that_writers_cannot_deadlock(db: 
 async def test_a_locked_row_is_waited_for(db: Database) -> None:
     await write(db, plain("a"))
 
-    async def second() -> Row | None:
+    async def second() -> tuple[dict[str, Tally], dict[str, Event]]:
         async with db.transaction() as connection:
-            return (await store.lock_rows(connection, ["a"]))["a"]
+            return await store.lock(connection, ["a"], ["a"])
 
     async def waits() -> bool:
         async with db.connection() as connection:
             return bool(await connection.fetchval(LOCKED))
 
     async with db.transaction() as first:
-        await store.lock_rows(first, ["a"])
+        await store.lock(first, ["a"])
         task = asyncio.create_task(second())
         async with asyncio.timeout(20):
             while not (task.done() or await waits()):
                 await asyncio.sleep(0.005)
         assert not task.done(), "it did not wait"
-        row = Row(plain("a", title="first", version=2), (0, 0, 0))
+        row = Row(plain("a", title="first", version=2, priority="high", counts=(5, 0, 0)), (4, 0, 0))
         await store.write_group(first, Group(content={"a": row}), NOW)
-    assert await task == row
+    assert await task == ({"a": Tally((5, 0, 0), (4, 0, 0), 2, high=True)}, {"a": row.event})
 
 
 async def test_all_rows_come_a_page_at_a_time(db: Database) -> None:

@@ -17,6 +17,7 @@ from server.batching.loop import Occasion, Turn
 from server.batching.panel import Panel
 from server.batching.scores.audience import Viewer
 from server.batching.scores.feed import Feed, Lead
+from server.batching.scores.frame import Frame
 from server.batching.scores.plan import Asked
 from server.batching.scores.question import Question
 from server.client import View
@@ -45,7 +46,7 @@ class Client:
         self.view = View()
         self.frames: list[dict[str, Any]] = []
         self.stalled = False
-        self.waiting: bytes | None = None
+        self.waiting: Frame | None = None
         self.viewer: Viewer | None = None
         self.question: dict[str, Any] = {}
         self.synced_at = 0
@@ -54,15 +55,18 @@ class Client:
     def free(self) -> bool:
         return self.waiting is None
 
-    def hand(self, frame: bytes) -> None:
+    def hand(self, frame: Frame) -> None:
         assert self.waiting is None, "two frames wait"
         if self.stalled:
             self.waiting = frame
         else:
             self.read(frame)
 
-    def read(self, frame: bytes) -> None:
-        message = orjson.loads(frame)
+    async def until_free(self) -> None:
+        assert self.free, "nobody would drain it"
+
+    def read(self, frame: Frame) -> None:
+        message = orjson.loads(frame.text)
         self.frames.append(message)
         change = self.view.apply(message)
         assert change.matches, f"seq or digest differs after {message}"
@@ -198,32 +202,30 @@ class Trial:
 
     # Clients.
 
-    def join(self, number: int, question: dict[str, Any]) -> Client:
+    async def join(self, number: int, question: dict[str, Any]) -> Client:
         client = self.clients.setdefault(number, Client())
         client.question = dict(question)
         if client.viewer is None:
             client.viewer = Viewer(f"s{number}", as_question(question), client)
         client.viewer.question = as_question(question)
-        self.feed.join(client.viewer)
+        await self.feed.join(client.viewer)
         client.synced_at = self.clock.now_ms()
         return client
 
-    def ask(self, client: Client, **changes: Any) -> None:
+    async def ask(self, client: Client, **changes: Any) -> None:
         client.question.update(changes)
         assert client.viewer is not None
-        client.viewer.question = as_question(client.question)
-        self.feed.turn_to(client.viewer, "r1")
+        await self.feed.turn_to(client.viewer, as_question(client.question), "r1")
         assert client.frames[-1].get("ref") == "r1"
         client.synced_at = self.clock.now_ms()
 
-    def become(self, client: Client, user: str | None) -> None:
+    async def become(self, client: Client, user: str | None) -> None:
         client.question["user"] = user
         assert client.viewer is not None
-        client.viewer.question = as_question(client.question)
-        self.feed.reveal(client.viewer)
+        await self.feed.reveal(client.viewer, as_question(client.question))
         client.synced_at = self.clock.now_ms()
 
-    def drain(self, client: Client) -> None:
+    async def drain(self, client: Client) -> None:
         client.stalled = False
         frame, client.waiting = client.waiting, None
         assert client.viewer is not None
@@ -231,6 +233,7 @@ class Trial:
             owed = client.viewer.owed
             client.read(frame)
             self.feed.drained(client.viewer)
+            await self.turns.catch_up(self.occasion())
             if owed:
                 client.synced_at = self.clock.now_ms()
 
@@ -288,7 +291,14 @@ def make_feed(db: Database, clock: VirtualClock, settings: Settings) -> Feed:
     ledger = Ledger(db, clock, node="test")
     panel = Panel(ledger, clock=clock, tasks=Tasks())
     return Feed(
-        settings, db, clock, panel, ledger.record, Lead(lambda: True, lambda: "test", no_fence), Bus(db, node="test")
+        settings,
+        db,
+        clock,
+        panel,
+        ledger.record,
+        Lead(lambda: True, lambda: "test", no_fence),
+        Bus(db, node="test"),
+        threaded=False,
     )
 
 
