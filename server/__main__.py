@@ -15,7 +15,7 @@ import typer
 from dotenv import load_dotenv
 from rich.markup import escape
 
-from server.commands import access, events, operating, running, telling, watching
+from server.commands import access, credentials, events, jobs, operating, running, telling, watching, working
 from server.commands.calling import Failed, err
 
 SHIFT: Final = "--shift-to-now="
@@ -28,10 +28,13 @@ app = typer.Typer(
     add_completion=False,
 )
 app.command("serve", rich_help_panel="Run a server")(running.serve)
+app.command("worker", rich_help_panel="Run a server")(working.worker)
 app.command("demo", rich_help_panel="Run a server")(running.demo)
 app.command("doctor", rich_help_panel="Run a server")(telling.doctor)
 app.add_typer(access.app, rich_help_panel="Run a server")
 app.add_typer(events.app, rich_help_panel="Use a running server")
+app.add_typer(jobs.app, rich_help_panel="Use a running server")
+app.add_typer(credentials.app, rich_help_panel="Use a running server")
 app.command("watch", rich_help_panel="Use a running server")(watching.watch)
 app.command("stats", rich_help_panel="Use a running server")(operating.stats)
 app.command("force-batch", rich_help_panel="Use a running server")(operating.force_batch)

@@ -19,7 +19,10 @@ from typing import Final
 import structlog
 import uvloop
 
+from server import __version__
 from server.batching.alerts import Alerts
+from server.batching.imports import figures
+from server.batching.imports.importer import Follow, Importer, Parts
 from server.batching.lag import CALM_MS, Lag
 from server.batching.ledger import Ledger
 from server.batching.loop import Loop, Occasion, Turn, TurnRecord
@@ -52,6 +55,7 @@ RETAIN_MS: Final = 60_000
 COLLECT: Final = (50_000, 20, 1_000_000)
 """Objects and rounds before a collection of the young, the middle-aged, all: the last never comes by itself."""
 COLLECT_MS: Final = 600_000
+LANES: Final = "imports-lane-"
 
 log = structlog.get_logger()
 
@@ -75,6 +79,7 @@ class App:
         try:
             await self._open_database()
             self._wire()
+            await self._wire_imports()
             count = await self.feed.load()
             await self._open_ports()
         except BaseException:
@@ -118,11 +123,24 @@ class App:
         self._add_sinks()
         self._add_gauges()
 
+    async def _wire_imports(self) -> None:
+        assert self._database is not None
+        parts = Parts(self.settings, self._database, self.bus, self.clock, self.panel, self.record, __version__)
+        self.importer = await Importer.open(parts, Follow(lambda: self.hub.topics, self._told_all))
+        self.alerts.rules += figures.RULES
+        self.importer.measure(self.metrics.gauge, self.metrics.counter)
+
+    def _told_all(self, topic: str, message: dict[str, object]) -> bool:
+        """Publish; did all who follow have room?"""
+        dropped = self.hub.hints_dropped
+        self.hub.publish(topic, message)
+        return self.hub.hints_dropped == dropped
+
     def record(self, record: TurnRecord) -> None:
         """Every turn of every loop: one record, from which all else follows."""
         self.ledger.record(record)
         self.metrics.observe(record)
-        if record.loop not in QUIET:
+        if not (record.loop in QUIET or record.loop.startswith(LANES)):
             self.hub.publish("loops", {"type": "status", "topic": "loops", **_said(record)})
 
     def _add_loops(self) -> None:
@@ -188,7 +206,7 @@ class App:
         gauge("leader", "1 on the node that leads", lambda: int(self.leadership.leads()))
 
     async def _open_ports(self) -> None:
-        deps = Deps(self.settings, self.clock, self.tasks, self.feed, self.hub, self.keys)
+        deps = Deps(self.settings, self.clock, self.tasks, self.feed, self.importer, self.hub, self.keys)
         self._sockets = WebSocketServer(deps)
         try:
             await self._sockets.start()
@@ -199,6 +217,7 @@ class App:
         ports = Ports(
             settings=self.settings,
             feed=self.feed,
+            importer=self.importer,
             panel=self.panel,
             alerts=self.alerts,
             keys=self.keys,
@@ -249,7 +268,7 @@ class App:
             await self._last_flush(drain_s)
             await self._sockets.stop(drain_s)
         if hasattr(self, "panel"):
-            await self.panel.stop()
+            await self._stop_loops(drain_s)
             await self._hand_over()
         if hasattr(self, "feed"):
             await self.feed.close()
@@ -259,6 +278,15 @@ class App:
         if self._embedded is not None:
             await self._embedded.stop()
         log.info("server stopped")
+
+    async def _stop_loops(self, drain_s: float) -> None:
+        if not hasattr(self, "importer"):
+            await self.panel.stop()
+            return
+        if not self.importer.closing:  # Stopping twice is once.
+            self.tasks.start("imports cut", self.importer.cut(drain_s))
+        await self.panel.stop()
+        await self.importer.close()
 
     async def _last_flush(self, drain_s: float) -> None:
         """Publish what is pending and hand every viewer its batch, while the sockets are still there."""
@@ -278,7 +306,10 @@ class App:
 
 
 QUIET: Final = frozenset(
-    ("ledger", "bus", "connections", "ingest", "immediate", "catch-up", "forget", "leader", "alerts", "lag")
+    (
+        *("ledger", "bus", "connections", "ingest", "immediate", "catch-up", "forget", "leader", "alerts", "lag"),
+        *("imports", "imports-due", "imports-rescue", "imports-progress"),
+    )
 )
 """Loops whose every turn is not told to the topic `loops`: they turn many times a second, or tell themselves."""
 

@@ -1,6 +1,7 @@
 """Looks at an installation without changing it, and says of each thing whether it is well and what to do when it is not.
 
-`examine` answers with findings in a fixed order: settings, server, ports, PostgreSQL, migrations, keys, disk, loops, overrides.
+`examine` answers with findings in a fixed order: settings, server, ports, PostgreSQL, migrations, roles,
+keys, disk, imports, loops, overrides.
 A finding is ok, a note (worth knowing, works) or a problem (with its next step). What only a running server knows comes through
 the `ask` port: GET a path, the JSON answer or None when there is no server or it will not say.
 """
@@ -17,9 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
+import aiohttp
 import asyncpg
 
 from server import settings as declared
+from server.batching.imports.importer import provider_terms
+from server.batching.imports.vault import Sealer
 from server.edge.clock import SystemClock
 from server.edge.cluster_files import find_binaries
 from server.edge.postgres import SCHEMA, read_migrations
@@ -33,6 +37,7 @@ Ask: TypeAlias = Callable[[str], Awaitable[dict[str, object] | None]]
 DISK_PROBLEM: Final = 200 << 20
 DISK_NOTE: Final = 2 << 30
 CONNECT_S: Final = 5.0
+ROLES: Final = ("batchcast_owner", "batchcast_worker")
 RESTING: Final = frozenset(("drift",))
 """Loops that are paused by the configuration, not by a person."""
 
@@ -58,7 +63,11 @@ async def examine(environ: Mapping[str, str], ask: Ask) -> list[Finding]:
     if ready is None:
         found += _ports(settings)
     found += await _postgres(settings)
-    found += [_keys(settings), _disk(settings.data_dir)]
+    found += [
+        _keys(settings),
+        _disk(settings.data_dir),
+        await _imports(settings, ask if ready is not None else _nobody),
+    ]
     if ready is not None:
         found += [_loops(await ask("/loops")), _overrides(await ask("/config"))]
     return found
@@ -122,7 +131,8 @@ async def _given(url: str) -> list[Finding]:
         return [Finding("PostgreSQL", "problem", f"DATABASE_URL does not work: {why}", "start it, or correct the URL")]
     try:
         version = str(connection.get_server_version().major)
-        return [Finding("PostgreSQL", "ok", f"version {version}, by DATABASE_URL"), await _migrations(connection)]
+        here = Finding("PostgreSQL", "ok", f"version {version}, by DATABASE_URL")
+        return [here, await _migrations(connection), await _roles(connection)]
     finally:
         await connection.close(timeout=CONNECT_S)
 
@@ -139,6 +149,30 @@ async def _migrations(connection: asyncpg.Connection[asyncpg.Record]) -> Finding
     return Finding(
         "migrations", "ok", f"{len(applied)} applied" + (f", {missing} at the next start" if missing else "")
     )
+
+
+async def _roles(connection: asyncpg.Connection[asyncpg.Record]) -> Finding:
+    """The imports act as these roles; migrations make them, when the user of DATABASE_URL may."""
+    rows = await connection.fetch(
+        "select rolname, pg_has_role(current_user, oid, 'set') as may from pg_roles where rolname = any ($1::text[])",
+        list(ROLES),
+    )
+    may = {row["rolname"]: row["may"] for row in rows}
+    missing = [role for role in ROLES if role not in may]
+    if missing and await connection.fetchval(
+        "select rolcreaterole or rolsuper from pg_roles where rolname = current_user"
+    ):
+        return Finding("roles", "ok", f"{', '.join(missing)} will be made at the next start")
+    if missing:
+        step = "have an administrator run: " + " ".join(f"create role {role} nologin;" for role in missing)
+        return Finding(
+            "roles", "problem", f"there is no role {', '.join(missing)}, and this user may not make one", step
+        )
+    barred = [role for role in ROLES if not may[role]]
+    if barred:
+        step = "have an administrator run: " + " ".join(f"grant {role} to CURRENT_USER;" for role in barred)
+        return Finding("roles", "problem", f"this user may not act as {', '.join(barred)}", step)
+    return Finding("roles", "ok", ", ".join(ROLES))
 
 
 def _embedded(data_dir: Path) -> Finding:
@@ -232,6 +266,55 @@ def _disk(data_dir: Path) -> Finding:
     return Finding(
         "disk", "note" if free < DISK_NOTE else "ok", text, "make room before it is full" if free < DISK_NOTE else ""
     )
+
+
+# --- imports ---
+
+
+async def _imports(settings: Settings, ask: Ask) -> Finding:
+    try:
+        terms = provider_terms(settings)
+        sealer = Sealer.of(settings.imports_key, settings.imports_key_previous)
+    except StartRefused as refused:
+        return Finding("imports", "problem", str(refused), "correct the setting that is named")
+    folder = settings.imports_folder or settings.data_dir / "imports"
+    place = next(one for one in (folder, *folder.resolve().parents) if one.exists())
+    if not os.access(place, os.W_OK):
+        return Finding("imports", "problem", f"{place} can't be written to", "set IMPORTS_FOLDER to a folder of yours")
+    if sealer is None:
+        step = "set IMPORTS_KEY (openssl rand -base64 48) when members are to come from a provider"
+        return Finding("imports", "note", "from files only: no key to seal credentials with is set", step)
+    silence = await _silence(terms.url)
+    if silence is not None:
+        step = "check IMPORTS_PROVIDER_URL, and that this host may reach it"
+        return Finding("imports", "problem", f"{terms.url} does not answer: {silence}", step)
+    return _workers(await ask("/imports/status"), f"files in {folder}, {terms.url} answers")
+
+
+async def _silence(url: str) -> str | None:
+    """Why the provider does not answer; any answer is one. Nothing secret is sent."""
+    try:
+        timeout = aiohttp.ClientTimeout(total=CONNECT_S)
+        async with aiohttp.ClientSession(timeout=timeout) as session, session.get(url, allow_redirects=False):
+            return None
+    except (aiohttp.ClientError, OSError, TimeoutError) as error:
+        return str(error) or type(error).__name__
+
+
+def _workers(answer: dict[str, object] | None, text: str) -> Finding:
+    rows = answer.get("workers") if answer is not None else None
+    queue = answer.get("queue") if answer is not None else None
+    if not isinstance(rows, list) or not isinstance(queue, dict):
+        return Finding("imports", "ok", text)
+    live = sum(row.get("status") == "active" for row in rows)
+    if queue.get("pending") and not live:
+        step = "start one: batchcast worker, or IMPORTS_LANES above 0"
+        return Finding("imports", "problem", f"{queue['pending']} jobs wait and no worker lives", step)
+    return Finding("imports", "ok", f"{text}, {live} workers, {queue.get('pending')} jobs wait")
+
+
+async def _nobody(path: str) -> dict[str, object] | None:
+    return None
 
 
 # --- what a running server knows ---

@@ -1,6 +1,9 @@
 """The command line, a module per group. `python -m server` and the console script `batchcast` are the same.
 
     running.py    serve, demo                       start a server in this process
+    working.py    worker                            the lanes of the imports in a process of their own
+    jobs.py       imports ...                       jobs, the queue, lists
+    credentials.py  credentials ...                 providers' API keys, never on the command line
     importing.py  events import                     a file of events, mapped, in batches
     replaying.py  events replay                     a log of RSVPs or check-ins as popularity, at x times real speed
     events.py     events list, show, delete, export
@@ -11,6 +14,6 @@
     calling.py    how all of them talk to a running server: HTTP with a token, errors as sentences
     asking.py     the options they share
 
-Every command but serve, demo, token, schema and doctor only talks HTTP or WebSocket to a running server, so that what a
+Every command but serve, worker, demo, token, schema and doctor only talks HTTP or WebSocket to a running server, so that what a
 command can do a script can do. Exit codes: 0 done, 1 something was refused, failed or diverged, 2 wrong usage or no server.
 """

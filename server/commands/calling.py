@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Final, NoReturn, TypeAlias, TypeVar
@@ -27,8 +27,8 @@ ANSWER_S: Final = 600.0
 CONNECT_S: Final = 10.0
 NDJSON: Final = "application/x-ndjson"
 
-out: Final = Console(highlight=False)
-err: Final = Console(stderr=True, highlight=False)
+out: Final = Console(highlight=False, emoji=False)
+err: Final = Console(stderr=True, highlight=False, emoji=False)
 
 
 class Failed(Exception):
@@ -101,6 +101,14 @@ class Server:
                 raise refusal(response, text, self.token)
             return _object(text, self.url)
 
+    async def upload(self, path: str, params: Params, chunks: AsyncIterable[bytes], kind: str) -> Json:
+        """Send a long body in pieces; the JSON answer. Failed when the server says no."""
+        async with self._request("POST", path, params, chunks, kind) as response:
+            text = await response.read()
+            if response.status >= 400:
+                raise refusal(response, text, self.token)
+            return _object(text, self.url)
+
     @asynccontextmanager
     async def stream(self, path: str, params: Params = ()) -> AsyncIterator[AsyncIterator[bytes]]:
         """A long answer in pieces."""
@@ -111,7 +119,7 @@ class Server:
 
     @asynccontextmanager
     async def _request(
-        self, method: str, path: str, params: Params, data: bytes | None, kind: str
+        self, method: str, path: str, params: Params, data: bytes | AsyncIterable[bytes] | None, kind: str
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         assert self._session is not None, "use `async with Server(...)`"
         headers = {} if data is None else {"Content-Type": kind}

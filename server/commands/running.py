@@ -2,17 +2,18 @@
 
 The demo is the same server with a short interval and a DATA_DIR of its own, and beside it a loop named `demo`: a client like any
 other, over HTTP with the admin's token, that loads the sample's events shifted to now and has their popularity rise and fall for
-as long as it runs. `batchcast loops pause demo` gives the map a rest.
+as long as it runs. `batchcast loops pause demo` gives the map a rest. In a checkout there are
+imports to look at as well (showing.py).
 """
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Final, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Final, TypeAlias
 
 import orjson
 import typer
@@ -21,11 +22,15 @@ from rich.panel import Panel
 from server.batching.loop import Loop, Occasion, Turn
 from server.commands.calling import Failed, Json, Server, err, stop
 from server.commands.importing import Report, import_chunks, send_rows
+from server.commands.showing import ORDER_MS, Orders, provider
 from server.edge.clock import SystemClock
 from server.errors import StartRefused
 from server.protocol.intake import Format, Intake, shift_to_now
 from server.protocol.mapping import Mapping as RowMapping
 from server.settings import Settings, load
+
+if TYPE_CHECKING:
+    from server.app import App
 
 BEAT_MS: Final = 400
 MOVED_A_BEAT: Final = 15
@@ -54,19 +59,31 @@ def serve(host: Host = None, http_port: HttpPort = None, ws_port: WsPort = None,
 
 def demo(host: Host = None, http_port: HttpPort = None, ws_port: WsPort = None, data_dir: DataDir = None) -> None:
     """Run a server with sample events all over the world whose popularity moves all the time."""
-    from server.app import App, run
+    from server.app import run
 
     given = {name: value for name, value in os.environ.items() if value != ""}
-    settings = _settings({**DEMO, **given}, host, http_port, ws_port, data_dir)
+    with provider(given) as imports:
+        settings = _settings({**DEMO, **imports, **given}, host, http_port, ws_port, data_dir)
+        code = run(settings, _started(settings, imports=bool(imports)))
+    raise typer.Exit(code)
+
+
+def _started(settings: Settings, *, imports: bool) -> Callable[[App], None]:
+    """What is done once the demo's server accepts."""
 
     def started(app: App) -> None:
-        show = Show(app.http_url, (settings.data_dir / "admin.token").read_text().strip())
-        clock = SystemClock()
-        app.panel.add(Loop("demo", show.turn, clock=clock, interval_ms=BEAT_MS, record=app.record), fold=True)
-        app.panel.loop("demo").wake()
+        token = (settings.data_dir / "admin.token").read_text().strip()
+        turns: list[tuple[str, Callable[[Occasion], Awaitable[Turn]], int]] = [
+            ("demo", Show(app.http_url, token).turn, BEAT_MS)
+        ]
+        if imports:
+            turns.append(("demo-imports", Orders(app.http_url, token).turn, ORDER_MS))
+        for name, turn, interval_ms in turns:
+            loop = Loop(name, turn, clock=SystemClock(), interval_ms=interval_ms, record=app.record)
+            app.panel.add(loop, fold=True).wake()
         err.print(_welcome(app.http_url, settings))
 
-    raise typer.Exit(run(settings, started))
+    return started
 
 
 def _settings(
@@ -83,6 +100,7 @@ def _welcome(url: str, settings: Settings) -> Panel:
     lines = (
         f"The live map: [bold underline]{url}[/]",
         f"A batch every {settings.batch_interval_ms / 1000:g} s. Admin token: {settings.data_dir / 'admin.token'}",
+        f"Imports: [bold underline]{url}/jobs[/]",
         f"In another terminal: [bold]batchcast watch --url {url}[/]   Stop with Ctrl-C.",
     )
     return Panel.fit("\n".join(lines), title="batchcast demo", border_style="cyan", padding=(1, 2))

@@ -207,7 +207,7 @@ _SECURITY: Final = {
 }
 _PREFLIGHT: Final = {
     hdrs.ACCESS_CONTROL_ALLOW_METHODS: "GET, HEAD, POST, PATCH, DELETE",
-    hdrs.ACCESS_CONTROL_ALLOW_HEADERS: "Authorization, Content-Type, If-Match",
+    hdrs.ACCESS_CONTROL_ALLOW_HEADERS: "Authorization, Content-Type, If-Match, Idempotency-Key",
     hdrs.ACCESS_CONTROL_MAX_AGE: str(PREFLIGHT_S),
 }
 

@@ -25,7 +25,7 @@ from server.core.identity import ROLES, Identity, Role
 from server.core.loopback import is_loopback
 from server.errors import Code, Refused
 
-TOPICS: Final = ("loops", "alerts", "schedules", "tiers", "tracking")
+TOPICS: Final = ("loops", "alerts", "imports", "schedules", "tiers", "tracking")
 JOB: Final = "job:"
 """The topic of one import job is `job:` and its id."""
 
@@ -84,13 +84,14 @@ def _topics(*topics: str) -> tuple[Message, ...]:
     return tuple(Message(kind, topic) for topic in topics for kind in ("subscribe", "unsubscribe"))
 
 
+_OWN: Final = "one's own, an admin everybody's"
 TABLE: Final = (
     Verb("read-health", "anonymous", (Http("GET", "/healthz"), Http("GET", "/readyz"))),
     Verb("read-stats", "anonymous", (Http("GET", "/stats"),), token_when_exposed=True),
     Verb("read-metrics", "anonymous", (Http("GET", "/metrics"),), token_when_exposed=True),
     Verb("read-config", "anonymous", (Http("GET", "/config"),), note="the same as every `registered` carries"),
     Verb("read-openapi", "anonymous", (Http("GET", "/openapi.json"),)),
-    Verb("see-pages", "anonymous", (Page("/"), Page("/site/{name}"))),
+    Verb("see-pages", "anonymous", (Page("/"), Page("/jobs"), Page("/site/{name}"))),
     Verb("authenticate", "anonymous", _messages("authenticate")),
     Verb("ping", "anonymous", _messages("ping")),
     Verb(
@@ -118,6 +119,45 @@ TABLE: Final = (
         note="a producer only events that are its own or nobody's, an admin any",
     ),
     Verb("popularity-update", "producer", (Http("POST", "/popularity"), Message("popularity-update"))),
+    Verb(
+        "read-imports",
+        "viewer",
+        (
+            Http("GET", "/imports"),
+            Http("GET", "/imports/{id}"),
+            Http("GET", "/imports/{id}/rejected"),
+            Http("GET", "/audiences"),
+            Http("GET", "/audiences/{id}/contacts"),
+            Http("GET", "/audiences/{id}/export"),
+        ),
+        note=_OWN,
+    ),
+    Verb(
+        "import",
+        "viewer",
+        (
+            Http("POST", "/imports"),
+            Http("PATCH", "/imports/{id}"),
+            Http("POST", "/imports/{id}/cancel"),
+            Http("POST", "/imports/{id}/requeue"),
+            Http("DELETE", "/audiences/{id}"),
+            Message("import-create"),
+        ),
+        note=f"{_OWN}; a priority above 5 for admins only",
+    ),
+    Verb(
+        "keep-credentials",
+        "viewer",
+        (
+            Http("GET", "/credentials"),
+            Http("POST", "/credentials"),
+            Http("POST", "/credentials/{id}/check"),
+            Http("POST", "/credentials/{id}/rotate"),
+            Http("DELETE", "/credentials/{id}"),
+        ),
+        note=f"{_OWN}; a value is never shown",
+    ),
+    Verb("read-queue", "admin", (Http("GET", "/imports/status"),)),
     Verb("get-stats", "admin", _messages("get-stats")),
     Verb(
         "update-batch-config",

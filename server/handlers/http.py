@@ -18,9 +18,11 @@ from server.core.identity import ANONYMOUS, Identity
 from server.edge.auth import Keys
 from server.edge.web import Handler, Origins, application, bearer, json
 from server.errors import Code
-from server.handlers import admin, bulk, events, openapi, pages
+from server.handlers import admin, bulk, events, imports, lists, openapi, pages
 from server.handlers.access import allow, origin_allowed, verb_of_route
+from server.handlers.metrics import Metrics
 from server.handlers.ports import Content, Ports, Route, object_of, of_json, ref
+from server.settings import Settings
 
 
 async def healthz(request: web.Request, ports: Ports, who: Identity) -> web.StreamResponse:
@@ -48,7 +50,11 @@ async def read_stats(request: web.Request, ports: Ports, who: Identity) -> web.S
 
 async def read_metrics(request: web.Request, ports: Ports, who: Identity) -> web.StreamResponse:
     """Numbers for Prometheus."""
-    text, content_type = ports.metrics.text(request.headers.get("Accept", ""))
+    return _metrics_of(request, ports.metrics)
+
+
+def _metrics_of(request: web.Request, metrics: Metrics) -> web.StreamResponse:
+    text, content_type = metrics.text(request.headers.get("Accept", ""))
     return web.Response(body=text, headers={"Content-Type": content_type, "Cache-Control": "no-store"})
 
 
@@ -68,6 +74,8 @@ ROUTES: Final[tuple[Route, ...]] = (
     Route("GET", "/openapi.json", read_openapi, "This document", of_json({"type": "object"})),
     *events.ROUTES,
     *bulk.ROUTES,
+    *imports.ROUTES,
+    *lists.ROUTES,
     *admin.ROUTES,
     *pages.ROUTES,
 )
@@ -88,6 +96,24 @@ def build(ports: Ports) -> web.Application:
         for method in (route.method, "HEAD") if route.method == "GET" else (route.method,):
             app.router.add_route(method, route.pattern or route.path, handler)
     pages.files()
+    return app
+
+
+def build_metrics(settings: Settings, metrics: Metrics, keys: Keys, *, exposed: bool) -> web.Application:
+    """A process without pages and verbs: it lives, and its numbers are there, guarded as a server's are."""
+
+    async def lives(request: web.Request) -> web.StreamResponse:
+        return json({"status": "ok"})
+
+    async def numbers(request: web.Request) -> web.StreamResponse:
+        allow(identify(request, keys), "read-metrics", exposed=exposed)
+        return _metrics_of(request, metrics)
+
+    allowed = settings.allowed_origins
+    origins = Origins(lambda origin, host: origin_allowed(origin, host, allowed), anyone="*" in allowed)
+    app = application(origins, lambda request: "default-src 'none'")
+    app.router.add_get("/healthz", lives)
+    app.router.add_get("/metrics", numbers)
     return app
 
 

@@ -15,10 +15,11 @@ from pydantic.json_schema import models_json_schema
 
 import server
 from server.errors import ERRORS, Code
-from server.handlers import admin, bulk, events
+from server.handlers import admin, bulk, events, imports, lists
 from server.handlers.access import VERBS, verb_of_route
 from server.handlers.ports import NUMBER, TEXT, TRUTH, WHOLE, Content, Query, Route, Schema, list_of, object_of, ref
 from server.protocol.event import EventIn, PopularityIn
+from server.protocol.imports import CredentialIn, ImportIn, PriorityIn, SecretIn
 
 VERSION: Final = getattr(server, "__version__", "0.1.0")
 _STATUSES: Final = {
@@ -76,9 +77,12 @@ def _operation(route: Route) -> dict[str, object]:
     return operation
 
 
+TAGS: Final = ("events", "popularity", "config", "loops", "alerts", "imports", "audiences", "credentials")
+
+
 def _tag(path: str) -> str:
     first = path.strip("/").split("/")[0]
-    return first if first in ("events", "popularity", "config", "loops", "alerts") else "server"
+    return first if first in TAGS else "server"
 
 
 def _parameters(route: Route) -> list[dict[str, object]]:
@@ -115,10 +119,13 @@ def _content(content: Content) -> dict[str, object]:
     return {kind: {"schema": schema} for kind, schema in content.by_type.items()}
 
 
+_MODELS: Final = (EventIn, PopularityIn, ImportIn, PriorityIn, CredentialIn, SecretIn)
+
+
 @lru_cache(maxsize=1)
 def _schemas() -> dict[str, Any]:
     _, incoming = models_json_schema(
-        [(EventIn, "validation"), (PopularityIn, "validation")], ref_template="#/components/schemas/{model}"
+        [(model, "validation") for model in _MODELS], ref_template="#/components/schemas/{model}"
     )
     models: dict[str, Any] = incoming["$defs"]
     return {**models, **_OWN, **_shaped(models["EventIn"])}
@@ -164,5 +171,8 @@ _OWN: Final[dict[str, Schema]] = {
     "Totals": admin.TOTALS,
     "Loop": admin.LOOP,
     "Alert": admin.ALERT,
+    "Job": imports.JOB,
+    "ImportDay": imports.DAY,
+    "Credential": lists.CREDENTIAL,
     "Ready": object_of({"ready": TRUTH, "missing": list_of(TEXT)}, {"error": ref("Problem")}),
 }

@@ -14,6 +14,7 @@ from typing import Final, TypeAlias
 from aiohttp import web
 
 from server.batching.alerts import Alerts
+from server.batching.imports.importer import Importer
 from server.batching.panel import Panel
 from server.batching.scores.feed import Feed
 from server.core.identity import Identity
@@ -56,6 +57,7 @@ class Ports:
 
     settings: Settings
     feed: Feed
+    importer: Importer
     panel: Panel
     alerts: Alerts
     keys: Keys

@@ -19,6 +19,7 @@ from server.core.identity import ANONYMOUS, Identity
 from server.errors import Code, Refused
 from server.handlers.access import allow, verb_of_message
 from server.protocol import incoming as m
+from server.protocol.imports import ImportIn
 from server.protocol.values import to_iso
 
 HeldList: TypeAlias = tuple[tuple[str, int], ...]
@@ -100,6 +101,14 @@ class Produce:
 
 
 @dataclass(frozen=True, slots=True)
+class Create:
+    """Queue an import, then answer `import-created`."""
+
+    asked: ImportIn
+    ref: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Tell:
     """Answer `stats`."""
 
@@ -131,7 +140,7 @@ class Follow:
 
 
 Effect: TypeAlias = (
-    Answer | Enter | Ask | Reveal | Leave | Resync | Explain | Produce | Tell | Configure | Force | Follow
+    Answer | Enter | Ask | Reveal | Leave | Resync | Explain | Produce | Create | Tell | Configure | Force | Follow
 )
 Step: TypeAlias = tuple[Session, tuple[Effect, ...]]
 
@@ -157,6 +166,8 @@ def receive(session: Session, message: m.Message, default_limit: int) -> Step:
             return session, (Explain(message.event_id, message.ref),)
         case m.EventUpsert() | m.EventDelete() | m.PopularityUpdate():
             return session, (Produce(m.op_of(message), message.ref),)
+        case m.ImportCreate():
+            return session, (Create(message, message.ref),)
         case m.GetStats():
             return session, (Tell(message.ref),)
         case m.UpdateBatchConfig():

@@ -23,6 +23,8 @@ from websockets.extensions import ServerExtensionFactory
 from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFactory
 from websockets.http11 import Request
 
+from server.batching.imports.importer import Importer
+from server.batching.imports.relay import job_of_topic
 from server.batching.scores.audience import Viewer
 from server.batching.scores.feed import Feed
 from server.core.event import Outcome, Rejected
@@ -33,9 +35,10 @@ from server.edge.clock import Clock
 from server.edge.tasks import Tasks
 from server.errors import INTERNAL, RESTART, Code, Refused, Unavailable
 from server.handlers import session as s
-from server.handlers.access import origin_allowed
+from server.handlers.access import JOB, origin_allowed
 from server.handlers.connection import CLOSE_S, HANDSHAKE_S, Connection, Message
 from server.handlers.hub import Hub, key_of
+from server.handlers.imports import request_of
 from server.handlers.wire import Wire, WireClosed
 from server.protocol import incoming as m
 from server.settings import Settings
@@ -61,6 +64,7 @@ class Deps:
     clock: Clock
     tasks: Tasks
     feed: Feed
+    importer: Importer
     hub: Hub
     keys: Keys
 
@@ -256,9 +260,18 @@ class Peer:
     def _become(self, who: Identity) -> None:
         self._deps.hub.rename(self, key_of(who, self._connection.address))
         producer = self._session.who.has("producer")
+        if who.user != self._session.who.user:
+            self._unfollow_jobs()
         self._session = s.become(self._session, who)
         if producer != who.has("producer"):
             self._bucket = self._new_bucket()
+
+    def _unfollow_jobs(self) -> None:
+        """Somebody else's jobs are not for the one who speaks now."""
+        jobs = frozenset(topic for topic in self._session.topics if topic.startswith(JOB))
+        for topic in jobs:
+            self._deps.hub.follow(self, topic, on=False)
+        self._session = changed(self._session, topics=self._session.topics - jobs)
 
     # Effects.
 
@@ -274,10 +287,32 @@ class Peer:
                 self._answer(s.answer("stats", effect.ref, **await self._deps.feed.stats()))
             case s.Configure() | s.Force():
                 await self._administer(effect)
+            case s.Create():
+                created = await self._deps.importer.verbs.create(request_of(effect.asked), self._session.who)
+                self._answer(s.answer("import-created", effect.ref, id=created.job.id, new=created.new))
             case s.Follow():
-                self._deps.hub.follow(self, effect.topic, on=effect.on)
-                kind = "subscribed" if effect.on else "unsubscribed"
-                self._answer(s.answer(kind, effect.ref, topic=effect.topic))
+                await self._follow(effect)
+
+    async def _follow(self, effect: s.Follow) -> None:
+        job = None
+        if effect.on and effect.topic.startswith(JOB):
+            job = await self._job_of(effect.topic)
+        self._deps.hub.follow(self, effect.topic, on=effect.on)
+        kind = "subscribed" if effect.on else "unsubscribed"
+        self._answer(s.answer(kind, effect.ref, topic=effect.topic))
+        if job is not None and self._deps.importer.relay is not None:
+            self._deps.importer.relay.note(job)
+
+    async def _job_of(self, topic: str) -> int:
+        """The job of a topic; Refused when there is none that this caller may see, and then it is not followed."""
+        try:
+            job = job_of_topic(topic)
+            if job is None:
+                raise Refused(Code.NOT_FOUND, f"there is no import {topic.removeprefix(JOB)[:40]!r}", field="topic")
+            return (await self._deps.importer.verbs.show(job, self._session.who)).id
+        except BaseException:
+            self._session = changed(self._session, topics=self._session.topics - {topic})
+            raise
 
     async def _view(self, effect: s.Enter | s.Ask | s.Reveal | s.Leave | s.Resync | s.Explain) -> None:
         feed = self._deps.feed

@@ -13,6 +13,7 @@ from pydantic import Field, StringConstraints, ValidationError
 from server.core.event import Delete, Popularity, Upsert
 from server.errors import Code, Refused
 from server.protocol.event import PopularityIn, event_op, refused, short
+from server.protocol.imports import ImportIn
 from server.protocol.values import Detail, Filters, Identifier, Location, Viewport, Whole, Wire
 
 Ref = Annotated[str, StringConstraints(strict=True, max_length=64)]
@@ -141,6 +142,12 @@ class PopularityUpdate(Request, PopularityIn):
     type: Literal["popularity-update"]
 
 
+class ImportCreate(Request, ImportIn):
+    """Import the members of a provider's account into a list; a key makes it safe to ask again."""
+
+    type: Literal["import-create"]
+
+
 class GetStats(Request):
     """The nine statistics and more."""
 
@@ -163,7 +170,7 @@ class ForceBatch(Request):
 
 
 class Subscribe(Request):
-    """Follow a topic: job:ID, loops, alerts, schedules, tiers, tracking."""
+    """Follow a topic: job:ID (its owner and admins), imports, loops, alerts, schedules, tiers, tracking."""
 
     type: Literal["subscribe"]
     topic: Identifier
@@ -187,6 +194,7 @@ Message: TypeAlias = (
     | Ping
     | Explain
     | Produced
+    | ImportCreate
     | GetStats
     | UpdateBatchConfig
     | ForceBatch
@@ -205,6 +213,7 @@ MESSAGES: Final[dict[str, type[Message]]] = {
     "event-upsert": EventUpsert,
     "event-delete": EventDelete,
     "popularity-update": PopularityUpdate,
+    "import-create": ImportCreate,
     "get-stats": GetStats,
     "update-batch-config": UpdateBatchConfig,
     "force-batch": ForceBatch,

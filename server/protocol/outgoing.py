@@ -294,6 +294,14 @@ class Ack(Answered):
     version: Annotated[int, Field(ge=1, lt=2**53, description="the event's version then; of a delete, that of its end")]
 
 
+class ImportCreated(Answered):
+    """The job that will do the import; `subscribe` to job:ID for its progress."""
+
+    type: Literal["import-created"]
+    id: Annotated[int, Field(ge=1)]
+    new: Annotated[bool, Field(description="false: this key has made it before")]
+
+
 class Explanation(Answered):
     """Why an event has its place in the view, or none."""
 
@@ -382,13 +390,26 @@ class AlertOut(Sent):
 
 
 class Progress(Sent):
-    """How far a job is (topic `job:ID`)."""
+    """How far an import is (topic `job:ID`; for admins also topic `imports`, of all jobs), at most twice a second."""
 
     type: Literal["progress"]
     topic: str
+    job: Annotated[int, Field(ge=1)]
+    status: Annotated[
+        Literal["scheduled", "pending", "processing", "completed", "failed", "cancelled"],
+        Field(description="scheduled: it failed and will be tried again; the last three are final"),
+    ]
     percent: Annotated[float | None, Field(ge=0, le=100, description="null while the total is not known")]
-    rate: Annotated[float, Field(ge=0, description="done per second")]
+    rate: Annotated[float, Field(ge=0, description="members per second; 0 while it is not known")]
     eta_ms: Annotated[int | None, Field(description="time left; null while it is not known")]
+    pages: Counts
+    total: Annotated[int | None, Field(description="members in all, when the source says so")]
+    seen: Annotated[Counts, Field(description="imported + duplicates + withoutEmail")]
+    imported: Counts
+    duplicates: Counts
+    without_email: Counts
+    rejected: Annotated[Counts, Field(description="rows of the source that are no members")]
+    error: str | None
 
 
 Outgoing: TypeAlias = (
@@ -405,6 +426,7 @@ Outgoing: TypeAlias = (
     | Unsubscribed
     | Pong
     | Ack
+    | ImportCreated
     | Explanation
     | Stats
     | Config
@@ -428,6 +450,7 @@ SENT: Final[dict[str, type[Outgoing]]] = {
     "unsubscribed": Unsubscribed,
     "pong": Pong,
     "ack": Ack,
+    "import-created": ImportCreated,
     "explanation": Explanation,
     "stats": Stats,
     "config": Config,

@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 
 from server.batching.scores import content, kernel
-from server.batching.scores.audience import Viewer
+from server.batching.scores.audience import Viewer, records
 from server.batching.scores.batch import SLICE
 from server.batching.scores.columns import Columns
 from server.batching.scores.frame import Frame
@@ -155,7 +155,10 @@ class Flush:
         rival = Brute(replace(self.crowd, counts=self.counts), self.ours.now_ms)
         for number, viewer in enumerate(self.viewers[:count]):
             fresh = rival.view(self.views, number).events
-            held = {int(self.ours.columns.id_of(int(one["slot"]))[1:]): int(one["version"]) for one in viewer.held}
+            held = {
+                int(self.ours.columns.id_of(int(one["slot"]))[1:]): int(one["version"])
+                for one in records([viewer.held])
+            }
             assert held == {event: int(self.versions[event]) for event in fresh}, f"viewer {number} holds {held}"
 
     def _show(self, kind: Kind) -> None:

@@ -150,9 +150,9 @@ def watch_lag(app: App, file: Path) -> None:
 
     def note() -> None:
         fresh = file.with_suffix(".new")
-        fresh.write_text(repr(app.worst_lag_s))
+        fresh.write_text(repr(app.lag.worst_s))
         fresh.rename(file)
-        app.worst_lag_s = 0.0
+        app.lag.worst_s = 0.0
 
     asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, note)
 

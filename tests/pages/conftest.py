@@ -82,10 +82,15 @@ class Visit:
         page = self.page
         page.on("console", self.said)
         page.on("pageerror", lambda error: self.problems.append(str(error)))
-        page.on("requestfailed", lambda request: self.problems.append(f"failed: {request.url}"))
+        page.on("requestfailed", self.failed)
         page.on("request", self.asked)
         page.on("response", self.answered)
         page.on("websocket", lambda socket: socket.on("framesent", self.frame))
+
+    def failed(self, request: Request) -> None:
+        # What a reload cuts short has not failed.
+        if request.failure != "net::ERR_ABORTED":
+            self.problems.append(f"failed: {request.url}")
 
     def said(self, line: ConsoleMessage) -> None:
         if line.type in ("error", "warning"):

@@ -44,6 +44,8 @@ class Site:
     ws_port: int = field(default_factory=free_port)
     data_dir: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="batchcast-site-", dir="/tmp")))
     process: subprocess.Popen[bytes] | None = None
+    settings: dict[str, str] = field(default_factory=dict)
+    """More settings for the server, by the names of their environment variables."""
 
     @property
     def url(self) -> str:
@@ -59,7 +61,7 @@ class Site:
         env = {name: value for name in ("PATH", "HOME", "LANG") if (value := os.environ.get(name))}
         env |= {name: str(value) for name, value in settings.items()}
         path = os.pathsep.join([*os.environ.get("PYTHONPATH", "").split(os.pathsep), str(ROOT)]).strip(os.pathsep)
-        env |= {"BATCH_INTERVAL_MS": "1000", "PYTHONPATH": path}
+        env |= {"BATCH_INTERVAL_MS": "1000", "PYTHONPATH": path, **self.settings}
         command = [sys.executable, "-m", "server", "serve"]
         with (self.data_dir / "server.log").open("ab") as log:
             self.process = subprocess.Popen(command, env=env, cwd=self.data_dir, stdout=log, stderr=log)

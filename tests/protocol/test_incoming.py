@@ -24,6 +24,7 @@ MINIMAL: dict[str, dict[str, Any]] = {
     "event-upsert": {"event": {"id": "17"}},
     "event-delete": {"id": "17"},
     "popularity-update": {"eventId": "17", "scanCount": 1},
+    "import-create": {"account": "biz_demo"},
     "subscribe": {"topic": "loops"},
     "unsubscribe": {"topic": "loops"},
 }

@@ -1,4 +1,4 @@
-/* Small inline charts: stacked bar, countdown ring, sparkline. Plain SVG; colours come from the style sheet by class, words and
+/* Small inline charts: stacked bar, countdown ring, sparkline, columns by day. Plain SVG; colours come from the style sheet by class, words and
  * numbers stand beside the picture, never only in it. */
 
 import { svg } from "./format.js";
@@ -37,5 +37,25 @@ export function sparkline(values, label, { width = 120, height = 24 } = {}) {
   root.append(svg("polyline", { points: points.map((point) => point.map((n) => n.toFixed(1)).join(",")).join(" ") }));
   const [x, y] = points.at(-1);
   root.append(svg("circle", { cx: x, cy: y, r: 2.5 }));
+  return root;
+}
+
+/** Columns side by side, each stacked of named parts: days: [{label, parts: [{name, value}]}]. Parts get the class part-NAME. */
+export function columns(days, label, { height = 56, width = 18, gap = 8 } = {}) {
+  const span = days.length * (width + gap) - gap;
+  const root = svg("svg", { class: "columns", viewBox: `0 0 ${Math.max(1, span)} ${height}`, preserveAspectRatio: "xMinYMid meet", role: "img", "aria-label": label });
+  const top = Math.max(1, ...days.map(({ parts }) => parts.reduce((sum, { value }) => sum + value, 0)));
+  days.forEach(({ label: name, parts }, index) => {
+    const x = index * (width + gap);
+    const day = svg("g", {}, svg("title", {}, name), svg("rect", { class: "part-none", x, y: height - 1, width, height: 1 }));
+    let y = height;
+    for (const { name: part, value } of parts) {
+      // What is there at all is at least two pixels high.
+      const size = value > 0 ? Math.max(2, (value / top) * (height - 2)) : 0;
+      y -= size;
+      day.append(svg("rect", { class: `part-${part}`, x, y, width, height: size, rx: 1 }));
+    }
+    root.append(day);
+  });
   return root;
 }

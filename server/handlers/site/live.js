@@ -4,6 +4,7 @@
  *   const client = new BatchcastClient({ url: "ws://localhost:8081/ws" });
  *   client.on("change", ({ creates, updates, deletes }) => draw(client.events));
  *   client.start({ west: -123, south: 37, east: -122, north: 38 });
+ *   client.start();                                          without a viewport: topics only, no events
  *
  * What it promises
  * - `client.events` (Map id -> event) is what the server believes this connection holds: messages are applied in order
@@ -144,6 +145,7 @@ export class BatchcastClient {
 
   // ---- what a caller does ---------------------------------------------------------------------------------------
 
+  /** Connect and stay connected. Without a viewport nothing of the map is asked for: only topics and requests. */
   start(viewport = this.#viewport) {
     this.#viewport = viewport;
     this.#wanted = true;
@@ -184,6 +186,10 @@ export class BatchcastClient {
 
   forceBatch() {
     return this.request({ type: "force-batch" });
+  }
+
+  get topics() {
+    return new Set(this.#topics);
   }
 
   subscribe(topic) {
@@ -252,11 +258,28 @@ export class BatchcastClient {
       this.#emit("signed-out", { reason: refusal.message });
     }
     try {
-      await this.#register();
-      for (const topic of this.#topics) await this.request({ type: "subscribe", topic });
+      await (this.#viewport === null ? this.#greet() : this.#register());
+      for (const topic of this.#topics) await this.#follow(topic);
     } catch (refusal) {
       this.#emit("problem", refusal);
       if (this.#socket === socket && !this.live) socket.close();
+    }
+  }
+
+  /** Nothing to register: an answered ping says that the server works. */
+  async #greet() {
+    await this.request({ type: "ping" });
+    this.#become("live", { attempt: 0 });
+  }
+
+  /** Subscribe again after a loss; a topic that is refused for good is given up, without costing the others. */
+  async #follow(topic) {
+    try {
+      await this.request({ type: "subscribe", topic });
+    } catch (refusal) {
+      if (refusal.retry) throw refusal;
+      this.#topics.delete(topic);
+      this.#emit("problem", refusal);
     }
   }
 

@@ -6,7 +6,8 @@ import { element, icon, setText, timeOfDay } from "./format.js";
 const TOKEN_KEY = "batchcast-token";
 const NOTICE_MS = 7_000;
 const MAX_NOTICES = 4;
-const PAGES = [{ path: "/", name: "Map" }];
+const SAVED_MS = 60_000;
+const PAGES = [{ path: "/", name: "Map" }, { path: "/jobs", name: "Jobs" }];
 
 export const token = {
   read: () => sessionStorage.getItem(TOKEN_KEY),
@@ -21,16 +22,38 @@ export function webSocketUrl(path = "/ws") {
   return `${scheme}://${location.hostname}:${port}${path}`;
 }
 
-/** Call the HTTP API. Resolves with the body, rejects with an Error whose message is the server's own sentence. */
-export async function api(path, { method = "GET", body, signal } = {}) {
-  const headers = { Accept: "application/json" };
-  if (token.read()) headers.Authorization = `Bearer ${token.read()}`;
-  if (body !== undefined) headers["Content-Type"] = "application/json";
-  const answer = await fetch(path, { method, headers, signal, body: body === undefined ? undefined : JSON.stringify(body) });
+/** Call the HTTP API. Resolves with the body, rejects with an Error whose message is the server's own sentence. A Blob goes as it is. */
+export async function api(path, { method = "GET", body, signal, headers = {} } = {}) {
+  const answer = await ask(path, { method, body, signal, headers: { Accept: "application/json", ...headers } });
+  return answer.json().catch(() => ({}));
+}
+
+/** Fetch a file with this tab's token and hand it to the browser to save. */
+export async function save(path, name) {
+  const address = URL.createObjectURL(await (await ask(path, {})).blob());
+  element("a", { href: address, download: name }).click();
+  setTimeout(() => URL.revokeObjectURL(address), SAVED_MS);
+}
+
+/** Parameters that are not null, as a query with its question mark. */
+export function queryOf(parameters) {
+  const query = new URLSearchParams(Object.entries(parameters).filter(([, value]) => value !== null && value !== undefined && value !== ""));
+  return query.size > 0 ? `?${query}` : "";
+}
+
+async function ask(path, { method = "GET", body, signal, headers = {} }) {
+  const all = { ...headers };
+  if (token.read()) all.Authorization = `Bearer ${token.read()}`;
+  if (body !== undefined) all["Content-Type"] = body instanceof Blob ? body.type : "application/json";
+  const sent = body === undefined || body instanceof Blob ? body : JSON.stringify(body);
+  const answer = await fetch(path, { method, headers: all, signal, body: sent }).catch((trouble) => {
+    if (trouble.name === "AbortError") throw trouble;
+    throw Object.assign(new Error("The server can’t be reached."), { status: 0 });
+  });
+  if (answer.ok) return answer;
   const content = await answer.json().catch(() => ({}));
-  if (answer.ok) return content;
   const refusal = new Error(content.error?.message ?? `${method} ${path} was answered with ${answer.status}.`);
-  throw Object.assign(refusal, { status: answer.status, code: content.error?.code });
+  throw Object.assign(refusal, { status: answer.status, code: content.error?.code, field: content.error?.field });
 }
 
 // ---- notices ------------------------------------------------------------------------------------------------------
@@ -124,9 +147,9 @@ function drawConnection(state, { place, words, count, retry, picture }) {
 export function watchAccount(client, changed) {
   const button = document.getElementById("account");
   const draw = () => {
-    const signedIn = client.roles.length > 0;
-    setText(button.querySelector("span"), signedIn ? `${client.sub ?? "signed in"} · ${client.roles.join(", ")}` : "Sign in");
-    button.setAttribute("aria-label", signedIn ? `Signed in as ${client.sub}, ${client.roles.join(", ")}. Sign out…` : "Sign in");
+    const signedIn = client.sub !== null;
+    setText(button.querySelector("span"), signedIn ? `${client.sub} · ${rolesOf(client)}` : "Sign in");
+    button.setAttribute("aria-label", signedIn ? `Signed in as ${client.sub}, ${rolesOf(client)}. Sign out…` : "Sign in");
     changed(client.roles);
   };
   client.on("authenticated", draw);
@@ -135,11 +158,14 @@ export function watchAccount(client, changed) {
     draw();
     if (reason !== "asked") notify(`Signed out: ${reason}`, { error: true });
   });
-  button.addEventListener("click", () => (client.roles.length > 0 ? askSignOut(client) : askToken(client)));
+  button.addEventListener("click", () => (client.sub !== null ? askSignOut(client) : askToken(client)));
   draw();
 }
 
-function askToken(client) {
+/** Every token is a viewer's, also one that names no role. */
+const rolesOf = ({ roles }) => roles.join(", ") || "viewer";
+
+export function askToken(client) {
   const field = element("input", { type: "password", name: "token", autocomplete: "off", spellcheck: "false", required: true, "aria-describedby": "token-help token-error" });
   const problem = element("p", { class: "form-error", id: "token-error", role: "alert" });
   const dialog = dialogWith("Sign in", [
@@ -149,15 +175,17 @@ function askToken(client) {
   ], "Sign in", async () => {
     const value = field.value.trim();
     setText(problem, "");
+    // Kept first: what is told of the sign-in calls the API with it at once.
+    token.keep(value);
     try {
       await client.signIn(value);
     } catch (refusal) {
+      token.forget();
       setText(problem, refusal.message);
       field.focus();
       return false;
     }
-    token.keep(value);
-    notify(`Signed in as ${client.sub ?? "?"} (${client.roles.join(", ")}).`);
+    notify(`Signed in as ${client.sub ?? "?"} (${rolesOf(client)}).`);
     return true;
   });
   field.focus();
@@ -165,7 +193,7 @@ function askToken(client) {
 }
 
 function askSignOut(client) {
-  const words = `You are ${client.sub ?? "signed in"} with the roles ${client.roles.join(", ")}. Signing out forgets the token in this tab.`;
+  const words = `You are ${client.sub ?? "signed in"} with the roles ${rolesOf(client)}. Signing out forgets the token in this tab.`;
   dialogWith("Sign out", [element("p", {}, words)], "Sign out", async () => {
     client.signOut();
     return true;
@@ -173,9 +201,9 @@ function askSignOut(client) {
 }
 
 /** A modal form. `submit` answers whether the dialog may close; while it works the button can't be pressed twice. */
-export function dialogWith(title, content, action, submit) {
+export function dialogWith(title, content, action, submit, { dismiss = "Cancel" } = {}) {
   const go = element("button", { class: "primary", type: "submit" }, action);
-  const cancel = element("button", { type: "button" }, "Cancel");
+  const cancel = element("button", { type: "button" }, dismiss);
   const form = element("form", { method: "dialog" }, element("h2", { id: "dialog-title" }, title), ...content, element("div", { class: "dialog-actions" }, cancel, go));
   const dialog = element("dialog", { class: "dialog", "aria-labelledby": "dialog-title" }, form);
   cancel.addEventListener("click", () => dialog.close());
@@ -184,12 +212,43 @@ export function dialogWith(title, content, action, submit) {
     happening.preventDefault();
     if (go.disabled) return;
     go.disabled = true;
-    if (await submit()) dialog.close();
-    go.disabled = false;
+    try {
+      if (await submit(form)) dialog.close();
+    } finally {
+      go.disabled = false;
+    }
   });
   document.body.append(dialog);
   dialog.showModal();
   return dialog;
+}
+
+/** A modal form for something that changes the server: `content` says what it will do, `work(form)` does it and answers with the words
+ * that say what it did. A refusal stays in the dialog, in the server's words. */
+export function changeDialog(title, content, action, work, options = {}) {
+  const problem = element("p", { class: "form-error", id: "change-error", role: "alert" });
+  return dialogWith(title, [...content, problem], action, async (form) => {
+    problem.replaceChildren();
+    try {
+      const words = await work(form);
+      if (words) notify(words);
+      return true;
+    } catch (refusal) {
+      problem.replaceChildren(icon("warn"), element("span", {}, refusal.message));
+      form.elements[refusal.field]?.focus?.();
+      return false;
+    }
+  }, options);
+}
+
+/** Put these into the address (null: leave out), so that a link shows the same view. */
+export function keepInAddress(values) {
+  const query = new URLSearchParams(location.search);
+  for (const [name, value] of Object.entries(values)) {
+    if (value === null) query.delete(name);
+    else query.set(name, value);
+  }
+  history.replaceState(null, "", `${location.pathname}${query.size > 0 ? `?${query}` : ""}${location.hash}`);
 }
 
 /** Buttons of class "fold" show and hide what they control. */

@@ -1,37 +1,59 @@
 /* A table that sorts, filters, pages by cursor, keeps its state in the address, and copies as CSV. Rows are given at once
- * (`setRows`) or fetched a page at a time (`load`). Every action works from the keyboard; an empty table says how to fill it.
+ * (`setRows`), fetched a page at a time (`load`), or changed one by one while they are looked at (`patch`). Every action works from
+ * the keyboard; an empty table says how to fill it, one that could not be read says why and offers to try again.
  *
- * columns: [{key, name, type?: "number" | "text" | "time", format?(value, row) -> text or Node, exact?(value) -> text for hover}]
- * load({cursor, sort, descending, filter}) -> {rows, next}: sorting and filtering are then the server's.
+ * columns: [{key, name, type?: "number" | "text" | "words" (long, wraps) | "time", format?(value, row) -> text or Node, exact?(value, row) -> text for hover, csv?(value, row)}]
+ * load({cursor, sort, descending, filter, ...choices}) -> {rows, next}: sorting and filtering are then the server's. With `sorts: false`
+ *   the server only pages: what is loaded is sorted here, and the table says so while there is more. `searches`: the server filters.
+ * choices: [{key, name, options: [[value, words]]}]: a select beside the filter, kept in the address like it.
+ * stacks: on a phone each row is a card, its cells named, without the columns that say `phone: false`. A column with `once` is drawn when its row comes and never again.
+ * id(row): rows keep their place, focus and selection while their content changes in place; without it they are drawn anew.
  */
 
-import { element, exactTime, icon, relativeTime } from "./format.js";
+import { count, element, exactTime, icon, relativeTime, setText } from "./format.js";
 import { notify } from "./shell.js";
 
 const TYPING_MS = 200;
+const LOADED_MOST = 500;
+const FEW = 5;
+const DEFAULTS = { name: null, filterable: true, empty: "Nothing here yet.", max: LOADED_MOST, id: null, stacks: false };
 
 export class Table {
-  constructor(place, { caption, columns, load = null, name = null, sort = null, descending = true, filterable = true, empty = "Nothing here yet.", max = 500 }) {
-    Object.assign(this, { place, caption, columns, load, name, filterable, empty, max });
+  constructor(place, options) {
+    const { load = null, columns, sort = null, descending = true, choices = [] } = options;
+    const sorts = options.sorts ?? load !== null;
+    Object.assign(this, { ...DEFAULTS, ...options, place, load, choices, sorts, searches: options.searches ?? sorts });
     this.rows = [];
     this.next = null;
-    this.state = { sort: sort ?? columns[0].key, descending, filter: "", ...this.readAddress() };
+    this.drawn = new Map();
+    this.state = { sort, descending, filter: "", ...Object.fromEntries(choices.map(({ key }) => [key, ""])) };
+    if (sort === null && load === null) this.state.sort = columns[0].key;
+    this.initial = { ...this.state };
+    Object.assign(this.state, this.readAddress());
     this.build();
   }
 
   build() {
     this.head = element("tr");
     this.body = element("tbody");
-    this.status = element("p", { class: "faint table-status", role: "status" });
-    this.more = element("button", { type: "button", class: "small", hidden: true, onclick: () => this.fetch(this.next) }, "More");
-    const search = element("input", { type: "search", "aria-label": `Filter ${this.caption}`, placeholder: "Filter", value: this.state.filter, oninput: ({ target }) => this.typed(target.value) });
+    this.status = element("div", { class: "faint table-status", role: "status" });
+    this.more = element("button", { type: "button", class: "small table-more", hidden: true, onclick: () => this.fetch(this.next) }, "More");
+    const verb = this.searches ? "Search" : "Filter";
+    this.search = element("input", { type: "search", "aria-label": `${verb} ${this.caption}`, placeholder: verb, value: this.state.filter, oninput: ({ target }) => this.typed(target.value) });
     const copy = element("button", { type: "button", class: "small", onclick: () => this.copy() }, icon("copy"), "Copy as CSV");
-    this.place.replaceChildren(element("div", { class: "table-tools" }, this.filterable ? search : null, copy),
-      element("div", { class: "table-scroll", tabindex: "0", role: "region", "aria-label": this.caption }, element("table", { class: "table" }, element("caption", { class: "hidden-words" }, this.caption), element("thead", {}, this.head), this.body)),
+    this.place.replaceChildren(element("div", { class: "table-tools" }, this.filterable ? this.search : null, ...this.choices.map((choice) => this.choice(choice)), copy),
+      element("div", { class: "table-scroll", tabindex: "0", role: "region", "aria-label": this.caption },
+        element("table", { class: this.stacks ? "table stacks" : "table" }, element("caption", { class: "hidden-words" }, this.caption), element("thead", {}, this.head), this.body)),
       this.status, this.more);
     this.drawHead();
     if (this.load) this.fetch(null);
     else this.draw();
+  }
+
+  choice({ key, name, options }) {
+    const select = element("select", { "aria-label": `${name} of ${this.caption}`, "data-choice": key, onchange: ({ target }) => this.change({ [key]: target.value }) },
+      ...options.map(([value, words]) => element("option", { value, selected: value === this.state[key] }, words)));
+    return select;
   }
 
   setRows(rows) {
@@ -39,97 +61,227 @@ export class Table {
     this.draw();
   }
 
+  /** Change what is known of one row, in place; whether it is here. */
+  patch(id, change) {
+    const row = this.rows.find((known) => this.id(known) === id);
+    if (row === undefined) return false;
+    Object.assign(row, change);
+    this.draw();
+    return true;
+  }
+
+  /** Mark the row that the page shows more of. */
+  select(id) {
+    this.selected = id;
+    for (const [key, { node }] of this.drawn) markSelected(node, key === id);
+  }
+
   typed(filter) {
     clearTimeout(this.timer);
     this.timer = setTimeout(() => this.change({ filter }), TYPING_MS);
   }
 
+  /** Show something else: `{sort, descending, filter}` or a choice by its key. */
   change(state) {
+    const asks = Object.keys(state).some((key) => (key === "filter" ? this.searches : ["sort", "descending"].includes(key) ? this.sorts : true));
     Object.assign(this.state, state);
     this.writeAddress();
     this.drawHead();
-    if (this.load) this.fetch(null);
+    for (const { key } of this.choices) this.place.querySelector(`[data-choice="${key}"]`).value = this.state[key];
+    if (this.load && asks) this.fetch(null);
     else this.draw();
   }
 
+  // ---- fetching -----------------------------------------------------------------------------------------------------
+
   /** Get a page; `null` starts anew. An answer that comes after a newer question is dropped. */
-  async fetch(cursor) {
+  fetch(cursor) {
+    this.pending = this.fetchPage(cursor);
+    return this.pending;
+  }
+
+  async fetchPage(cursor) {
     const question = (this.question = Symbol("question"));
-    this.status.textContent = "Loading…";
+    this.loading = true;
+    if (cursor !== null || this.rows.length === 0) this.status.textContent = "Loading…";
+    this.more.setAttribute("aria-busy", "true");
     try {
       const { rows, next } = await this.load({ ...this.state, cursor });
       if (this.question !== question) return;
       this.rows = cursor === null ? rows : [...this.rows, ...rows];
       this.next = next ?? null;
+      this.read = true;
       this.draw();
     } catch (refusal) {
-      if (this.question === question) this.status.textContent = `${refusal.message} Nothing was changed; try again.`;
+      if (this.question === question) this.failed(refusal, cursor);
+    } finally {
+      if (this.question === question) this.loading = false;
+      this.more.removeAttribute("aria-busy");
     }
   }
 
+  failed(refusal, cursor) {
+    const again = element("button", { type: "button", class: "small", onclick: () => this.fetch(cursor) }, "Try again");
+    const kept = this.rows.length > 0 ? " Shown is what was read before." : "";
+    this.status.replaceChildren(element("p", { class: "table-refusal" }, icon("warn"), `${refusal.message}${kept}`, again));
+  }
+
+  /** Read the first page again and put it over what is loaded, quietly; what only later pages hold stays as it was. */
+  async refresh() {
+    if (this.loading) return this.pending;
+    if (!this.read || this.id === null) return this.fetch(null);
+    const question = this.question;
+    const answer = await this.load({ ...this.state, cursor: null }).catch(() => null);
+    if (answer === null || question !== this.question) return;
+    const fresh = new Set(answer.rows.map(this.id));
+    const paged = answer.next !== null && answer.next !== undefined && this.rows.length > answer.rows.length;
+    const later = paged ? this.rows.slice(this.rows.findLastIndex((row) => fresh.has(this.id(row))) + 1) : [];
+    if (!paged) this.next = answer.next ?? null;
+    this.rows = [...answer.rows, ...later.filter((row) => !fresh.has(this.id(row)))];
+    this.draw();
+  }
+
+  // ---- drawing ------------------------------------------------------------------------------------------------------
+
   /** The rows as shown: filtered and sorted here unless the server does it. */
   visible() {
-    if (this.load) return this.rows;
-    const words = this.state.filter.toLowerCase().split(/\s+/).filter(Boolean);
-    const text = (row) => this.columns.map(({ key }) => row[key]).join(" ").toLowerCase();
-    const kept = this.rows.filter((row) => words.every((word) => text(row).includes(word)));
-    return kept.sort((a, b) => compare(a[this.state.sort], b[this.state.sort]) * (this.state.descending ? -1 : 1));
+    let rows = this.rows;
+    const words = this.searches ? [] : this.state.filter.toLowerCase().split(/\s+/).filter(Boolean);
+    const text = (row) => this.columns.map((column) => csvValue(column, row)).join(" ").toLowerCase();
+    if (words.length > 0) rows = rows.filter((row) => words.every((word) => text(row).includes(word)));
+    if (this.sorts || this.state.sort === null) return rows;
+    const { sort, descending } = this.state;
+    return [...rows].sort((a, b) => compare(a[sort], b[sort]) * (descending ? -1 : 1));
   }
 
   drawHead() {
     const { sort, descending } = this.state;
-    this.head.replaceChildren(...this.columns.map(({ key, name, type }) => {
+    const had = this.head.contains(document.activeElement);
+    this.head.replaceChildren(...this.columns.map(({ key, name, type, phone, sortable = this.load === null || !this.searches || this.sorts }) => {
       const order = key !== sort ? null : descending ? "descending" : "ascending";
-      const flip = () => this.change({ sort: key, descending: key === sort ? !descending : type !== "text" });
+      const flip = () => this.change({ sort: key, descending: key === sort ? !descending : ["number", "time"].includes(type) });
       const arrow = order === null ? "" : descending ? " ↓" : " ↑";
-      const cell = element("th", { scope: "col", class: type, "aria-sort": order }, element("button", { type: "button", onclick: flip }, name, element("span", { "aria-hidden": "true" }, arrow)));
-      return cell;
+      const words = [name, element("span", { "aria-hidden": "true" }, arrow)];
+      const content = sortable ? element("button", { type: "button", onclick: flip }, ...words) : element("span", { class: "th-words" }, name);
+      return element("th", { scope: "col", class: classOf({ type, phone }), "aria-sort": order }, content);
     }));
     // Drawing the head again must not lose the place of someone who sorts by keyboard.
-    if (document.activeElement === document.body && this.sorted) this.head.querySelector("[aria-sort] button")?.focus();
-    this.sorted = true;
+    if (had) this.head.querySelector("[aria-sort] button")?.focus();
   }
 
   draw() {
     const rows = this.visible();
-    this.body.replaceChildren(...rows.slice(0, this.max).map((row) => element("tr", {}, ...this.columns.map((column) => cell(column, row)))));
-    const shown = Math.min(rows.length, this.max);
-    this.status.textContent = rows.length === 0 ? this.empty : shown < rows.length ? `The first ${shown} of ${rows.length}; filter to see others.` : "";
-    this.more.hidden = this.next === null;
+    const shown = rows.slice(0, this.max);
+    if (this.id === null) this.body.replaceChildren(...shown.map((row) => this.make(row).node));
+    else this.drawKept(shown);
+    this.place.classList.toggle("table-empty", rows.length === 0);
+    // A handful of rows needs no filter.
+    this.place.classList.toggle("table-few", this.rows.length <= FEW && this.next === null && this.state.filter === "");
+    this.drawStatus(rows.length, shown.length);
+    this.more.hidden = this.next === null || this.rows.length >= this.max;
+  }
+
+  drawStatus(all, shown) {
+    if (all === 0) return this.status.replaceChildren(...this.emptyWords());
+    const loaded = this.next !== null && (this.state.filter && !this.searches || this.state.sort !== null && !this.sorts);
+    const words = shown < all || (this.next !== null && this.rows.length >= this.max) ? `The first ${shown}${shown < all ? ` of ${all}` : ""}; filter to see others.`
+      : loaded ? `Of the ${count(this.rows.length, "row")} loaded so far.` : "";
+    setText(this.status, words);
+  }
+
+  emptyWords() {
+    const narrowed = this.state.filter || this.choices.some(({ key }) => this.state[key]);
+    if (!narrowed) return typeof this.empty === "function" ? this.empty() : [this.empty];
+    const clear = () => {
+      this.search.value = "";
+      this.change({ filter: "", ...Object.fromEntries(this.choices.map(({ key }) => [key, ""])) });
+    };
+    return ["Nothing matches. ", element("button", { type: "button", class: "small", onclick: clear }, "Clear the filter")];
+  }
+
+  /** Rows that are known stay the same nodes, so that scroll, focus and selection survive. */
+  drawKept(rows) {
+    const ids = new Set(rows.map(this.id));
+    for (const [id, { node }] of this.drawn) {
+      if (ids.has(id)) continue;
+      node.remove();
+      this.drawn.delete(id);
+    }
+    let place = this.body.firstElementChild;
+    for (const row of rows) {
+      const { node } = this.kept(row);
+      if (node === place) place = place.nextElementSibling;
+      else this.body.insertBefore(node, place);
+    }
+  }
+
+  kept(row) {
+    const known = this.drawn.get(this.id(row));
+    if (known === undefined) {
+      const made = this.make(row);
+      this.drawn.set(this.id(row), made);
+      return made;
+    }
+    this.columns.forEach((column, index) => column.once || fill(known.cells[index], column, row));
+    return known;
+  }
+
+  make(row) {
+    const cells = this.columns.map((column) => fill(element("td", { class: classOf(column), "data-name": column.name }), column, row));
+    const node = element("tr", {}, ...cells);
+    if (this.id !== null) markSelected(node, this.id(row) === this.selected);
+    return { node, cells };
   }
 
   async copy() {
-    const lines = [this.columns.map(({ name }) => name), ...this.visible().map((row) => this.columns.map(({ key }) => row[key]))];
+    const rows = this.visible();
+    const lines = [this.columns.map(({ name }) => name), ...rows.map((row) => this.columns.map((column) => csvValue(column, row)))];
     await navigator.clipboard.writeText(lines.map((line) => line.map(quoted).join(",")).join("\r\n"));
-    notify(`Copied ${lines.length - 1} rows of ${this.caption}.`);
+    notify(`Copied ${count(rows.length, "row")} of ${this.caption}${this.next === null ? "" : ", as far as they are loaded"}.`);
   }
 
-  // ---- the address: ?name.sort=key&name.filter=words ---------------------------------------------------------------
+  // ---- the address: ?name.sort=key&name.filter=words&name.choice=value ----------------------------------------------
 
   readAddress() {
     if (this.name === null) return {};
     const query = new URLSearchParams(location.search);
     const [sort, filter] = [query.get(`${this.name}.sort`), query.get(`${this.name}.filter`)];
     const known = sort !== null && this.columns.some(({ key }) => key === sort.replace(/^-/, ""));
-    return { ...(known && { sort: sort.replace(/^-/, ""), descending: sort.startsWith("-") }), ...(filter !== null && { filter }) };
+    const chosen = this.choices.map(({ key, options }) => [key, query.get(`${this.name}.${key}`), options]).filter(([, value, options]) => options.some(([option]) => option === value));
+    return { ...(known && { sort: sort.replace(/^-/, ""), descending: sort.startsWith("-") }), ...(filter !== null && { filter }), ...Object.fromEntries(chosen) };
   }
 
   writeAddress() {
     if (this.name === null) return;
     const query = new URLSearchParams(location.search);
-    query.set(`${this.name}.sort`, `${this.state.descending ? "-" : ""}${this.state.sort}`);
-    if (this.state.filter) query.set(`${this.name}.filter`, this.state.filter);
-    else query.delete(`${this.name}.filter`);
-    history.replaceState(null, "", `${location.pathname}?${query}${location.hash}`);
+    const put = (key, value, initial) => (value === initial ? query.delete(`${this.name}.${key}`) : query.set(`${this.name}.${key}`, value));
+    const sort = ({ sort: key, descending }) => (key === null ? "" : `${descending ? "-" : ""}${key}`);
+    put("sort", sort(this.state), sort(this.initial));
+    for (const key of ["filter", ...this.choices.map((choice) => choice.key)]) put(key, this.state[key], "");
+    history.replaceState(null, "", `${location.pathname}${query.size > 0 ? `?${query}` : ""}${location.hash}`);
   }
 }
 
-function cell({ key, type, format, exact }, row) {
-  const value = row[key];
-  const content = format ? format(value, row) : type === "time" ? relativeTime(value) : String(value ?? "–");
-  const hover = exact ? exact(value) : type === "time" && value ? exactTime(value) : null;
-  return element("td", { class: type, title: hover }, content);
+const classOf = ({ type = "text", phone = true }) => (phone ? type : `${type} not-phone`);
+
+function markSelected(node, on) {
+  if (on) node.setAttribute("aria-current", "true");
+  else node.removeAttribute("aria-current");
 }
+
+/** Put a row's content into its cell where it differs from what is there. */
+function fill(node, { key, type, format, exact }, row) {
+  const value = row[key];
+  const content = format ? format(value, row) : type === "time" ? (value ? relativeTime(value) : "–") : String(value ?? "–");
+  const hover = exact ? exact(value, row) : type === "time" && value ? exactTime(value) : "";
+  if (node.title !== (hover ?? "")) node.title = hover ?? "";
+  node.classList.toggle("none", content === "–");
+  if (!(content instanceof Node)) setText(node, content);
+  else if (node.firstChild?.outerHTML !== content.outerHTML || node.childNodes.length !== 1) node.replaceChildren(content);
+  return node;
+}
+
+const csvValue = ({ key, csv }, row) => (csv ? csv(row[key], row) : row[key]);
 
 function compare(a, b) {
   if (a === b) return 0;
