@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.made
 BENCH_STAMP := $(VENV)/.made-bench
 
-.PHONY: demo test check fuzz bench bench-profile generate format venv clean
+.PHONY: demo test check fuzz soak bench bench-profile generate format venv clean
 
 venv: $(STAMP)
 
@@ -28,7 +28,7 @@ check: venv
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python scripts/limits.py
-	$(BIN)/python -m pytest -q -m pure -p no:cacheprovider
+	$(BIN)/python -m pytest -q -m pure -p no:cacheprovider -n auto
 
 format:
 	$(BIN)/ruff format server tests scripts client-examples
@@ -40,6 +40,9 @@ generate: venv
 HISTORIES ?= 5000
 fuzz: venv
 	HISTORIES=$(HISTORIES) $(BIN)/python -m pytest tests/batching/scores/test_histories.py -q
+
+soak: venv
+	QUEUE_SOAK=1 HISTORIES=500 $(BIN)/python -m pytest tests/adversity tests/batching/imports -q
 
 # What the benches compare with is installed into the same .venv; requirements-bench.lock holds all of requirements.lock.
 $(BENCH_STAMP): $(STAMP) requirements-bench.lock

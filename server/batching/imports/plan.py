@@ -69,7 +69,9 @@ class Onward:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """Nothing is left to do."""
+    """Nothing is left to do; `seen` are the members that its job saw in all."""
+
+    seen: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,7 +225,7 @@ def verdict_at_end(job: Job) -> Ending:
     """How a job ends whose last page is stored."""
     if job.seen and job.seen == job.without_email:
         return Failed(NO_EMAIL_AT_ALL.format(seen=job.seen), afresh=True)
-    return Done()
+    return Done(job.seen)
 
 
 # Progress and capacity

@@ -230,7 +230,9 @@ class Queue:
             self._told[job.id] = (job, ending)
             self._ended_since += 1
             self.pulse.jobs += 1
-            self.pulse.members += job.seen if isinstance(ending, Done) else 0
+            self.pulse.members += ending.seen if isinstance(ending, Done) else 0
+            if self.pulse.job == job.id:
+                self.pulse.job = None
 
     def forget(self, job: Job) -> None:
         """The job has gone to somebody else."""

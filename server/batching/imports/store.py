@@ -342,7 +342,7 @@ class Imports:
             row = await connection.fetchrow(BY_KEY, owner, request.client_key)
             if row is None or (row["source"], row["account"]) != (request.source, request.account):
                 message = f"the client key {request.client_key!r} was used for another import; choose a new one"
-                raise Refused(Code.CONFLICT, message, field="clientKey")
+                raise Refused(Code.CONFLICT, message, field="key")
             return await _show(connection, row["id"])
 
     async def _change(self, job_id: int, who: Identity, sql: str, otherwise: str, *values: object) -> JobView:
@@ -373,7 +373,7 @@ def _check(request: Request) -> None:
     if request.list_name is not None and not 1 <= len(request.list_name.strip()) <= 200:
         raise Refused(Code.BAD_MESSAGE, "a list's name has 1 to 200 characters", field="listName", limit=200)
     if request.client_key is not None and not 1 <= len(request.client_key) <= 200:
-        raise Refused(Code.BAD_MESSAGE, "a client key has 1 to 200 characters", field="clientKey", limit=200)
+        raise Refused(Code.BAD_MESSAGE, "a client key has 1 to 200 characters", field="key", limit=200)
     if not 0 <= request.max_retries <= 100:
         raise Refused(Code.BAD_MESSAGE, "maxRetries goes from 0 to 100", field="maxRetries", limit=100)
     if request.source == "provider" and not (request.provider and request.account):

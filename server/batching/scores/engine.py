@@ -125,7 +125,7 @@ class Engine:
 
     @contextmanager
     def drawn(self) -> Iterator[None]:
-        """From the first draft that is asked for until the last one is handed over or thrown away."""
+        """Rows and slots stay as they are: from the first draft asked for until the last is handed over or thrown away."""
         self.drawing += 1
         try:
             yield

@@ -177,8 +177,9 @@ class Feed:
                 "kernel missing", effect="ranking takes some ten times as long", reason="numba is not installed"
             )
             return
+        log.info("kernel loading", hint="the first start after an upgrade compiles it, for about half a minute")
         seconds = await self._engine.ask(lambda lookout: kernel.warm())
-        log.info("kernel compiled", seconds=round(seconds, 3))
+        log.info("kernel ready", seconds=round(seconds, 3))
 
     async def close(self) -> None:
         """End the engine's thread; the loops have stopped."""

@@ -125,7 +125,7 @@ class Writer:
         now_ms = self.clock.now_ms()
         connection = await self.db.dedicated()  # the pool's time limit is not for a million rows
         try:
-            with self.db.translated():
+            with self.db.translated(), self.desk.engine.drawn():  # one merge behind the last page, not one a page
                 count = await load_pages(connection, lambda page: self.desk.load(page, now_ms))
         finally:
             await connection.close()

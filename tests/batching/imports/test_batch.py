@@ -143,7 +143,7 @@ async def test_after_a_crash_behind_the_last_page_nothing_is_fetched_or_counted_
     source = Members([member(n) for n in range(5)])
     async with db.connection() as connection:
         (held,) = await claim(connection, await worker(connection, 0.0))
-    assert await importing(db, source).step(held) == Done()
+    assert await importing(db, source).step(held) == Done(5)
     async with working(db, importing(db, source).step):
         await until(lambda: ended(db))
     row = await job(db, only)

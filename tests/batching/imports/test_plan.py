@@ -138,7 +138,7 @@ def test_a_job_whose_members_all_lack_an_address_says_that_the_scope_is_missing(
     ending = verdict_at_end(Job(1, 1, seen=7, without_email=7))
     assert isinstance(ending, Failed)
     assert "scope" in ending.error and "7 members" in ending.error and ending.afresh
-    assert verdict_at_end(Job(1, 1, seen=7, without_email=6)) == Done()
+    assert verdict_at_end(Job(1, 1, seen=7, without_email=6)) == Done(7)
     assert verdict_at_end(Job(1, 1)) == Done()
 
 

@@ -56,7 +56,7 @@ async def test_the_same_client_key_answers_with_the_same_job_and_makes_nothing(d
     assert (await imports.create(wish(client_key="k1"), MARY)).new
     assert await refusal(imports.create(wish(client_key="k1", source="file", file="x"), PAUL)) == (
         "conflict",
-        "clientKey",
+        "key",
     )
 
 
@@ -77,7 +77,7 @@ async def test_many_who_create_with_one_key_at_the_same_time_make_one_job(db: Da
         ({"list_name": "  "}, "bad_message", "listName"),
         ({"priority": 6}, "forbidden", "priority"),
         ({"priority": 10}, "bad_message", "priority"),
-        ({"client_key": ""}, "bad_message", "clientKey"),
+        ({"client_key": ""}, "bad_message", "key"),
         ({"max_retries": 101}, "bad_message", "maxRetries"),
         ({"account": None}, "bad_message", "account"),
     ],

@@ -10,6 +10,7 @@ import pytest
 import pytest_asyncio
 
 from server.core.event import Op
+from server.edge.clock import SystemClock
 from server.edge.postgres import Database
 from server.errors import Refused
 from server.protocol.event import event_op, popularity_op
@@ -134,3 +135,13 @@ async def test_an_event_that_soars_goes_out_early_only_while_adaptive(db: Databa
                 await clock.until(lambda pending=feed.desk.pending: list(pending) == ["mild"])  # type: ignore[misc]
             else:
                 assert (list(feed.desk.pending), feed.desk.urgent) == (["hot", "mild"], set())
+
+
+async def test_a_start_orders_the_world_once_however_many_pages_it_reads(running: Trial) -> None:
+    place_all = [place(f"e{n:05d}", running.clock.now_ms()) for n in range(6000)]
+    for start in range(0, len(place_all), 1000):
+        await running.feed.ingest(place_all[start : start + 1000], ADMIN)
+    again = make_feed(running.db, SystemClock(), running.feed._settings, threaded=True)
+    assert await again.load() == 6000
+    assert await again._engine.ask(lambda lookout: (len(lookout.columns), lookout.columns.merges)) == (6000, 1)
+    await again.close()

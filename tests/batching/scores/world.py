@@ -24,7 +24,7 @@ from server.client import View
 from server.core.event import Accepted, Op, Outcome
 from server.core.identity import Identity
 from server.edge.bus import Bus
-from server.edge.clock import VirtualClock
+from server.edge.clock import Clock, VirtualClock
 from server.edge.postgres import Database
 from server.edge.tasks import Tasks
 from server.protocol.event import event_op, popularity_op
@@ -287,7 +287,7 @@ async def trial(db: Database, **settings: Any) -> AsyncIterator[Trial]:
     yield Trial(feed, clock, db)
 
 
-def make_feed(db: Database, clock: VirtualClock, settings: Settings) -> Feed:
+def make_feed(db: Database, clock: Clock, settings: Settings, *, threaded: bool = False) -> Feed:
     ledger = Ledger(db, clock, node="test")
     panel = Panel(ledger, clock=clock, tasks=Tasks())
     return Feed(
@@ -298,7 +298,7 @@ def make_feed(db: Database, clock: VirtualClock, settings: Settings) -> Feed:
         ledger.record,
         Lead(lambda: True, lambda: "test", no_fence),
         Bus(db, node="test"),
-        threaded=False,
+        threaded=threaded,
     )
 
 
