@@ -20,7 +20,7 @@ demo: venv
 	$(BIN)/python -m server demo
 
 test: venv
-	$(BIN)/python -m pytest --cov=server --cov-report=term:skip-covered --cov-fail-under=85
+	$(BIN)/python -m pytest -n auto --dist loadfile --cov=server --cov-report=term:skip-covered --cov-fail-under=85
 
 check: venv
 	$(BIN)/ruff format --check server tests scripts client-examples
