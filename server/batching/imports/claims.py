@@ -39,9 +39,12 @@ PREPARE: Final = (
     "set role batchcast_worker; set statement_timeout = '30s'; set plan_cache_mode = force_generic_plan; "
     "set enable_seqscan = off; set enable_hashjoin = off; set enable_mergejoin = off; set jit = off"
 )
-# A worker that freezes within a transaction must not keep its job's row locked until it thaws.
+# A worker that freezes within a transaction must not keep its job's row locked until it thaws. Frozen between the parts of
+# one statement it is not idle to PostgreSQL: from version 17 on a limit on the whole transaction ends that too.
 ACT: Final = """
 select set_config('idle_in_transaction_session_timeout', '10s', true),
+    case when current_setting('server_version_num')::int >= 170000
+        then set_config('transaction_timeout', '20s', true) end,
     set_config('role', 'batchcast_worker', true), set_config('enable_seqscan', 'off', true),
     set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true)"""
 WAKE: Final = f"select pg_notify('{CHANNEL}', '')"
