@@ -10,14 +10,11 @@ nobody takes a part for the whole.
 
 from __future__ import annotations
 
-import csv
-import io
 import re
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Iterable
 from typing import Final
 
 import orjson
-import structlog
 from aiohttp import web
 from pydantic import ValidationError
 
@@ -25,10 +22,11 @@ from server.batching.scores.feed import SEARCH_MOST, decode_cursor
 from server.batching.scores.store import Search
 from server.core.event import STATUSES, Accepted, Delete, Status
 from server.core.identity import Identity
-from server.edge.web import accepts_gzip, json, json_object, whole_number
-from server.errors import Code, Refused, Unavailable
+from server.edge.web import json, json_object, whole_number
+from server.errors import Code, Refused
 from server.handlers.bulk import parse_if_match, version_of
 from server.handlers.ports import TEXT, WHOLE, Content, Ports, Query, Route, list_of, object_of, of_json, or_null, ref
+from server.handlers.stream import joined, record, stream
 from server.protocol.event import event_op, refused
 from server.protocol.values import Viewport
 
@@ -39,10 +37,6 @@ TEXT_AT_MOST: Final = 200
 MERGE_TRIES: Final = 5
 """A merge without a version is tried again when the event changes between its reading and its writing."""
 _CURSOR: Final = re.compile(r"[A-Za-z0-9_-]{1,700}")
-PIECE: Final = 64 << 10
-"""An export is sent in pieces of about this many bytes."""
-
-log = structlog.get_logger()
 
 
 async def read_event(request: web.Request, ports: Ports, who: Identity) -> web.StreamResponse:
@@ -165,39 +159,11 @@ async def export_events(request: web.Request, ports: Ports, who: Identity) -> we
         message = f"format is {', '.join(EXPORTS)}, not {name[:40]!r}"
         raise Refused(Code.BAD_MESSAGE, message, field="format")
     content_type, write = EXPORTS[name]
-    pieces = write(ports.feed.export(search_of(request), who))
-    first = await anext(pieces, b"")  # The database is asked before anything is promised.
-    headers = {
-        "Cache-Control": "no-store",
-        "Content-Type": f"{content_type}; charset=utf-8",
-        "Content-Disposition": f'attachment; filename="events.{name}"',
-    }
-    if request.method == "HEAD":
-        return web.Response(headers=headers)
-    response = web.StreamResponse(headers=headers)
-    if accepts_gzip(request):
-        response.enable_compression(web.ContentCoding.gzip)
-    await response.prepare(request)
-    await _send(request, response, first, pieces)
-    return response
-
-
-async def _send(request: web.Request, response: web.StreamResponse, first: bytes, rest: AsyncIterator[bytes]) -> None:
-    try:
-        await response.write(first)
-        async for piece in rest:
-            await response.write(piece)
-        await response.write_eof()
-    except Unavailable as error:
-        log.info("export cut", reason=error.message)
-        if request.transport is not None:
-            request.transport.abort()
-    except ConnectionError:
-        log.debug("export left", path=request.path)
+    return await stream(request, write(ports.feed.export(search_of(request), who)), content_type, f"events.{name}")
 
 
 def _ndjson(rows: AsyncIterator[Row]) -> AsyncIterator[bytes]:
-    return _joined(rows, lambda row: orjson.dumps(_importable(row)) + b"\n")
+    return joined(rows, lambda row: orjson.dumps(_importable(row)) + b"\n")
 
 
 def _geojson(rows: AsyncIterator[Row]) -> AsyncIterator[bytes]:
@@ -208,25 +174,11 @@ def _geojson(rows: AsyncIterator[Row]) -> AsyncIterator[bytes]:
         text, separator = separator + orjson.dumps(_feature(row)), b",\n"
         return text
 
-    return _joined(rows, feature, head=b'{"type":"FeatureCollection","features":[\n', tail=b"\n]}\n")
+    return joined(rows, feature, head=b'{"type":"FeatureCollection","features":[\n', tail=b"\n]}\n")
 
 
 def _csv(rows: AsyncIterator[Row]) -> AsyncIterator[bytes]:
-    return _joined(rows, lambda row: _record(_cells(row)), head=_record(CSV_COLUMNS))
-
-
-async def _joined(
-    rows: AsyncIterator[Row], write: Callable[[Row], bytes], *, head: bytes = b"", tail: bytes = b""
-) -> AsyncIterator[bytes]:
-    """Pieces of a fair size; the first one comes only after the database has answered."""
-    parts, size = [head], 0
-    async for row in rows:
-        parts.append(write(row))
-        size += len(parts[-1])
-        if size >= PIECE:
-            yield b"".join(parts)
-            parts, size = [], 0
-    yield b"".join((*parts, tail))
+    return joined(rows, lambda row: record(_cells(row)), head=record(CSV_COLUMNS))
 
 
 EXPORTS: Final = {
@@ -282,12 +234,6 @@ def _cell(value: object) -> str:
     if isinstance(value, list | tuple):
         return ";".join(str(part) for part in value)
     return str(value) if isinstance(value, str | int | float) else orjson.dumps(value).decode()
-
-
-def _record(cells: Iterable[str]) -> bytes:
-    line = io.StringIO()
-    csv.writer(line).writerow(cells)
-    return line.getvalue().encode()
 
 
 # --- as told to the OpenAPI document ---

@@ -57,7 +57,9 @@ async def _send(request: web.Request, response: web.StreamResponse, first: bytes
         log.debug("export left", path=request.path)
 
 
-async def joined(rows: AsyncIterator[T], write: Callable[[T], bytes], head: bytes = b"") -> AsyncIterator[bytes]:
+async def joined(
+    rows: AsyncIterator[T], write: Callable[[T], bytes], *, head: bytes = b"", tail: bytes = b""
+) -> AsyncIterator[bytes]:
     """Pieces of a fair size; the first one comes only after the database has answered."""
     parts, size = [head], 0
     async for row in rows:
@@ -66,7 +68,7 @@ async def joined(rows: AsyncIterator[T], write: Callable[[T], bytes], head: byte
         if size >= PIECE:
             yield b"".join(parts)
             parts, size = [], 0
-    yield b"".join(parts)
+    yield b"".join((*parts, tail))
 
 
 def record(cells: Iterable[str]) -> bytes:

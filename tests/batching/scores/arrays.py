@@ -10,9 +10,9 @@ from server.batching.scores import kernel
 from server.batching.scores import question as q
 from server.batching.scores.question import Question
 from server.batching.scores.score import chord2_of_km, confidence_term, popularity_term, unit_vector
-from server.core.event import SHOWN, STATUSES, Event, held_hash, visible_to
+from server.core.event import SHOWN, STATUSES, held_hash, visible_to
 from server.core.recurrence import occurrence
-from server.protocol.values import Filter, Location, Viewport
+from tests.batching.scores.test_ranking import as_event, as_question
 
 Asked: TypeAlias = tuple[np.ndarray, kernel.Clauses, np.ndarray]
 LEAST, GREATEST = np.iinfo(np.int64).min, np.iinfo(np.int64).max
@@ -154,31 +154,3 @@ def clauses_of(filters: list[Any], events: list[dict[str, Any]]) -> kernel.Claus
                     if test(as_event(e)):
                         out.bits[2 * c + t, slot >> 3] |= 1 << (slot & 7)
     return out
-
-
-def as_event(e: dict[str, Any]) -> Event:
-    return Event(
-        id=e["id"],
-        latitude=e["latitude"],
-        longitude=e["longitude"],
-        start_ms=e["start"],
-        end_ms=e["end"],
-        title=e["title"],
-        timezone=e["timezone"],
-        status=e["status"],
-        counts=(e["scan"], e["save"], e["rsvp"]),
-        created_ms=e["created"],
-        confidence=e["confidence"],
-        private=e["private"],
-        creator_id=e["creator"],
-        shared_with=tuple(e["shared"]),
-        categories=tuple(e["categories"]),
-        recurrence=e["recurrence"],
-        version=1,
-    )
-
-
-def as_question(q: dict[str, Any]) -> Question:
-    location = None if q["location"] is None else Location.model_validate(q["location"])
-    filters = tuple(Filter.model_validate(f) for f in q["filters"])
-    return Question(Viewport.model_validate(q["viewport"]), filters, location, q["user"], q["maxEvents"])
