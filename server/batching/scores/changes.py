@@ -1,4 +1,4 @@
-"""What each viewer must be sent: fresh views against what connections hold, compiled. The law is `diff.py`'s."""
+"""What each viewer must be sent: fresh views against what connections hold, compiled. The law stands in `tests/oracle`."""
 
 from __future__ import annotations
 

@@ -15,11 +15,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from server.batching.scores import kernel
-from server.batching.scores.diff import Held, Shown, apply, difference
 from server.batching.scores.score import HOUR_MS, chord2_of_km
 from tests.batching.scores.arrays import WEIGHTS, Asked, asked_of, world_of, write
 from tests.batching.scores.test_ranking import NOW, events, questions
 from tests.oracle import view as oracle
+from tests.oracle.difference import Held, Shown, apply, difference
 
 pytestmark = pytest.mark.pure
 WINDOW = (24 * HOUR_MS, 720 * HOUR_MS)

@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.batching.scores.diff import DIGEST_MASK, Difference, Held, Shown, apply, difference, moved
 from server.core.event import held_hash
+from tests.oracle.difference import DIGEST_MASK, Difference, Held, Shown, apply, difference, moved
 from tests.oracle.view import digest
 
 pytestmark = pytest.mark.pure
