@@ -128,7 +128,7 @@ class App:
         parts = Parts(self.settings, self._database, self.bus, self.clock, self.panel, self.record, __version__)
         self.importer = await Importer.open(parts, Follow(lambda: self.hub.topics, self._told_all))
         self.alerts.rules += figures.RULES
-        self.importer.measure(self.metrics.gauge, self.metrics.counter)
+        self.importer.measure(self.metrics.gauge, self.metrics.counter, self.metrics.counters)
 
     def _told_all(self, topic: str, message: dict[str, object]) -> bool:
         """Publish; did all who follow have room?"""

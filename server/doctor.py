@@ -1,6 +1,6 @@
 """Looks at an installation without changing it, and says of each thing whether it is well and what to do when it is not.
 
-`examine` answers with findings in a fixed order: settings, server, ports, PostgreSQL, migrations, roles,
+`examine` answers with findings in a fixed order: settings, server, ports, PostgreSQL, migrations, rights,
 keys, disk, imports, loops, overrides.
 A finding is ok, a note (worth knowing, works) or a problem (with its next step). What only a running server knows comes through
 the `ask` port: GET a path, the JSON answer or None when there is no server or it will not say.
@@ -27,6 +27,7 @@ from server.batching.imports.vault import Sealer
 from server.edge.clock import SystemClock
 from server.edge.cluster_files import find_binaries
 from server.edge.postgres import SCHEMA, read_migrations
+from server.edge.rights import ROLES, TIMED_TRANSACTIONS, Rights, rights
 from server.edge.secrets import ADMIN_FILE, KEY_FILE, exposed, keys_of
 from server.errors import StartRefused
 from server.settings import Settings
@@ -37,7 +38,6 @@ Ask: TypeAlias = Callable[[str], Awaitable[dict[str, object] | None]]
 DISK_PROBLEM: Final = 200 << 20
 DISK_NOTE: Final = 2 << 30
 CONNECT_S: Final = 5.0
-ROLES: Final = ("batchcast_owner", "batchcast_worker")
 RESTING: Final = frozenset(("drift",))
 """Loops that are paused by the configuration, not by a person."""
 
@@ -130,11 +130,18 @@ async def _given(url: str) -> list[Finding]:
         why = str(error) or type(error).__name__
         return [Finding("PostgreSQL", "problem", f"DATABASE_URL does not work: {why}", "start it, or correct the URL")]
     try:
-        version = str(connection.get_server_version().major)
-        here = Finding("PostgreSQL", "ok", f"version {version}, by DATABASE_URL")
-        return [here, await _migrations(connection), await _roles(connection)]
+        found = await rights(connection)
+        return [_version(found), await _migrations(connection), _rights(found)]
     finally:
         await connection.close(timeout=CONNECT_S)
+
+
+def _version(found: Rights) -> Finding:
+    text = f"version {found.version}, by DATABASE_URL"
+    if found.version >= TIMED_TRANSACTIONS:
+        return Finding("PostgreSQL", "ok", text)
+    hole = f"{text}: below {TIMED_TRANSACTIONS} a worker that freezes in the middle of a statement is cut off by others of ours only"
+    return Finding("PostgreSQL", "note", hole, "keep a second worker or server running, or upgrade")
 
 
 async def _migrations(connection: asyncpg.Connection[asyncpg.Record]) -> Finding:
@@ -151,28 +158,13 @@ async def _migrations(connection: asyncpg.Connection[asyncpg.Record]) -> Finding
     )
 
 
-async def _roles(connection: asyncpg.Connection[asyncpg.Record]) -> Finding:
-    """The imports act as these roles; migrations make them, when the user of DATABASE_URL may."""
-    rows = await connection.fetch(
-        "select rolname, pg_has_role(current_user, oid, 'set') as may from pg_roles where rolname = any ($1::text[])",
-        list(ROLES),
-    )
-    may = {row["rolname"]: row["may"] for row in rows}
-    missing = [role for role in ROLES if role not in may]
-    if missing and await connection.fetchval(
-        "select rolcreaterole or rolsuper from pg_roles where rolname = current_user"
-    ):
-        return Finding("roles", "ok", f"{', '.join(missing)} will be made at the next start")
-    if missing:
-        step = "have an administrator run: " + " ".join(f"create role {role} nologin;" for role in missing)
-        return Finding(
-            "roles", "problem", f"there is no role {', '.join(missing)}, and this user may not make one", step
-        )
-    barred = [role for role in ROLES if not may[role]]
-    if barred:
-        step = "have an administrator run: " + " ".join(f"grant {role} to CURRENT_USER;" for role in barred)
-        return Finding("roles", "problem", f"this user may not act as {', '.join(barred)}", step)
-    return Finding("roles", "ok", ", ".join(ROLES))
+def _rights(found: Rights) -> Finding:
+    """The least that the user of DATABASE_URL needs; the server itself refuses to start in the same words."""
+    if found.lacks:
+        step = f"have an administrator run: {found.remedy}" if found.remedy else "use a newer PostgreSQL"
+        return Finding("rights", "problem", "; ".join(found.lacks), step)
+    made = f"; {', '.join(found.missing)} will be made at the next start" if found.missing else ""
+    return Finding("rights", "ok", f"{found.user} may create in {found.database} and act as {', '.join(ROLES)}{made}")
 
 
 def _embedded(data_dir: Path) -> Finding:

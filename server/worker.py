@@ -38,6 +38,8 @@ from server.settings import warnings as slips
 
 LEDGER_MS = 1000
 BUS_MS = 2000
+# Nobody looks at a worker: what it reads may be late by this, and its own claims and pages don't wake it each time.
+BUS_GAP_MS = 100
 
 log = structlog.get_logger()
 
@@ -85,11 +87,13 @@ class Worker:
         self.bus = Bus(db, node=self.node)
         ledger = Loop("ledger", self.ledger.flush, clock=self.clock, record=self.record, interval_ms=LEDGER_MS)
         self.panel.add(ledger, fold=True, last_turn=True)
-        bus = Loop("bus", self._bus_turn, clock=self.clock, record=self.record, interval_ms=BUS_MS)
+        bus = Loop(
+            "bus", self._bus_turn, clock=self.clock, record=self.record, interval_ms=BUS_MS, min_gap_ms=BUS_GAP_MS
+        )
         self.bus.woken = self.panel.add(bus, fold=True).wake
         parts = Parts(self.settings, db, self.bus, self.clock, self.panel, self.record, __version__)
         self.importer = await Importer.open(parts)
-        self.importer.measure(self.metrics.gauge, self.metrics.counter)
+        self.importer.measure(self.metrics.gauge, self.metrics.counter, self.metrics.counters)
         self.metrics.gauge("postgres_up", "1 while PostgreSQL answers", lambda: int(db.up))
 
     async def _open_port(self) -> None:

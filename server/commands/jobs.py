@@ -75,7 +75,7 @@ def _order(url: str, token: str | None, body: Json) -> Json:
 
 async def _upload(url: str, token: str | None, wanted: Json, file: Path) -> Json:
     kind = _kind(file)
-    params: Params = [(name, str(value)) for name, value in wanted.items()]
+    params: Params = [*((name, str(value)) for name, value in wanted.items()), ("fileName", file.name)]
     async with Server(url, token) as server:
         return await server.upload("/imports", params, _chunks(file), kind)
 
@@ -129,8 +129,8 @@ def _cells(job: Json) -> tuple[str, ...]:
     return (
         str(job.get("id")),
         escape(str(job.get("owner"))),
-        str(job.get("listId")),
-        escape(str(job.get("account") or job.get("file"))),
+        escape(f"{job.get('listId')} {job.get('listName') or ''}".rstrip()),
+        escape(str(job.get("account") or job.get("fileName") or job.get("file"))),
         MARKS.get(status, status),
         "-" if percent is None else f"{number(percent):g} %",
         f"{int(number(job.get('imported'))):,}",

@@ -81,7 +81,7 @@ class Orders:
                 await there.call("POST", "/credentials", body={"account": account, "value": value})
             body: Json = {"listName": f"All of {account}", "account": account, "key": f"demo {account}"}
             await there.call("POST", "/imports", body={**body, "priority": number + 1})
-        params = [("listName", "From a file"), ("key", "demo file")]
+        params = [("listName", "From a file"), ("key", "demo file"), ("fileName", "members.csv")]
         with suppress(Failed):  # The list of an earlier run may have been removed since.
             await there.upload("/imports", params, _sample(), "text/csv")
 

@@ -64,15 +64,21 @@ KEEP_S = 600.0
 FORGET_NODE_S = 30 * 86_400.0
 ANSWER_LIMIT_S = 10.0
 
-PUBLISH = """
-with counter as (
-    insert into ops.node as node (node, last_seq, published_at) values ($1, 1, clock_timestamp())
+
+def publishing(node: str, topic: str, payload: str, rows: str) -> str:
+    """The parts `counter` and `said` of a statement that publishes one message among other things, when `rows` has a row; all four
+    are SQL. The statement must be its transaction's last, as `publish` should be. One that has only this to say is PUBLISH."""
+    return f"""counter as (
+    insert into ops.node as node (node, last_seq, published_at) select {node}, 1, clock_timestamp() from {rows}
     on conflict (node) do update set last_seq = node.last_seq + 1, published_at = clock_timestamp()
     returning last_seq
-)
-insert into ops.outbox (node, seq, topic, payload) select $1, last_seq, $2, $3 from counter
-returning seq, pg_notify($4, '')
-"""
+), said as (
+    insert into ops.outbox (node, seq, topic, payload) select {node}, last_seq, {topic}, {payload} from counter, {rows}
+    returning seq, pg_notify('{CHANNEL}', '')
+)"""  # noqa: S608  SQL of ours
+
+
+PUBLISH = f"with {publishing('$1', '$2', '$3', '(select) as once')} select seq from said"  # noqa: S608
 HEADS = "select node, last_seq from ops.node"
 # One row at least for each node: `first` is the lowest number still there; without a message the others are null.
 READ = """
@@ -225,7 +231,7 @@ class Bus:
         assert len(text) <= PAYLOAD_BYTES, (
             f"a payload of {len(text)} bytes on {topic}, at most {PAYLOAD_BYTES}: send ids"
         )
-        seq = await connection.fetchval(PUBLISH, self.node, topic, text.decode(), CHANNEL)
+        seq = await connection.fetchval(PUBLISH, self.node, topic, text.decode())
         assert isinstance(seq, int)
         return seq
 

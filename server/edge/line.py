@@ -3,14 +3,14 @@
 It is made at the first `use` and again at the first one after a loss, so nobody has to reconnect. `prepare` is called
 with each new connection, `lost` when one ends that we did not cut. Whatever raises inside `use`, a cancellation too,
 cuts the connection: nobody can know what the session was left with, and a cut lets go of its locks. Trouble of the
-world leaves as `Unavailable`.
+world leaves as `Unavailable`; so does an answer that takes longer than ANSWER_LIMIT_S, as that of an end that has gone silently.
 Users take turns: two `use` at the same time are a bug of theirs, which asyncpg reports.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
-from server.edge.postgres import WORLD, Connection, Database, trouble
+from server.edge.postgres import ANSWER_LIMIT_S, WORLD, Connection, Database, trouble
 from server.errors import Unavailable
 
 
@@ -52,7 +52,7 @@ class Line:
     async def _ready(self) -> Connection:
         if self._connection is not None and not self._connection.is_closed():
             return self._connection
-        self._connection = await self._db.dedicated()
+        self._connection = await self._db.dedicated(answer_limit_s=ANSWER_LIMIT_S)
         self._connection.add_termination_listener(self._ended)
         await self._prepare(self._connection)
         return self._connection

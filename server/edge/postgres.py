@@ -12,7 +12,7 @@ notes the epoch (the count of changes) in which it began, and news from an earli
 reconnect: after a loss no pooled connection is used again, and the next caller makes a new one.
 
 `migrate` brings the schema up to date: numbered files, forward only, each in a transaction of its own, one migrator at
-a time. A database that a newer program has migrated is refused.
+a time. A database that a newer program has migrated is refused, and so is a user that lacks a right (rights.py).
 """
 
 import asyncio
@@ -27,6 +27,7 @@ import asyncpg
 import structlog
 
 from server.edge.clock import Clock
+from server.edge.rights import rights
 from server.errors import Code, StartRefused, Unavailable
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
@@ -42,8 +43,19 @@ ANSWER_LIMIT_S = 35.0
 ACQUIRE_LIMIT_S = 5.0
 CONNECT_LIMIT_S = 5.0
 CLOSE_LIMIT_S = 10.0
+# Of whom PostgreSQL hears nothing for so long, its session ends: a host that vanished, a network that forgot the connection.
+# Ours notice the same by ANSWER_LIMIT_S. On a Unix socket it means nothing.
+SILENCE_S = 60
 OPEN_ATTEMPTS = 20
 OPEN_PAUSE_S = 0.25
+SESSION = {
+    "application_name": "batchcast",
+    "timezone": "UTC",
+    "tcp_keepalives_idle": f"{SILENCE_S // 2}",
+    "tcp_keepalives_interval": f"{SILENCE_S // 6}",
+    "tcp_keepalives_count": "3",
+    "tcp_user_timeout": f"{SILENCE_S * 1000}",
+}
 # Any number that nothing else in this database locks.
 MIGRATION_LOCK = 7_238_114_001
 
@@ -109,11 +121,7 @@ class Database:
             max_size=pool_size,
             timeout=CONNECT_LIMIT_S,
             command_timeout=ANSWER_LIMIT_S,
-            server_settings={
-                "application_name": "batchcast",
-                "timezone": "UTC",
-                "statement_timeout": f"{STATEMENT_LIMIT_S:.0f}s",
-            },
+            server_settings={**SESSION, "statement_timeout": f"{STATEMENT_LIMIT_S:.0f}s"},
         )
 
     @classmethod
@@ -144,12 +152,12 @@ class Database:
         finally:
             await self._give_back(connection, epoch)
 
-    async def dedicated(self) -> Connection:
-        """A connection of the caller's own, without time limits on its statements; the caller closes it."""
+    async def dedicated(self, answer_limit_s: float | None = None) -> Connection:
+        """A connection of the caller's own, which it closes; unless told, nothing limits the time of its statements."""
         epoch = self._epoch
         with self._translated(epoch):
             connection = await asyncpg.connect(
-                self.dsn, timeout=CONNECT_LIMIT_S, server_settings={"application_name": "batchcast", "timezone": "UTC"}
+                self.dsn, timeout=CONNECT_LIMIT_S, command_timeout=answer_limit_s, server_settings=SESSION
             )
         self._came_back(epoch)
         return connection
@@ -274,10 +282,19 @@ async def migrate(db: Database, directory: Path = SCHEMA) -> list[int]:
     connection = await db.dedicated()
     try:
         with db.translated():
+            await _refuse_without_rights(connection)
             await connection.execute("select pg_advisory_lock($1)", MIGRATION_LOCK)
             return await _apply_missing(connection, migrations)
     finally:
         await connection.close(timeout=CLOSE_LIMIT_S)
+
+
+async def _refuse_without_rights(connection: Connection) -> None:
+    """What is missing is said at the start, all of it at once, and not by whichever statement comes to need it."""
+    found = await rights(connection)
+    if found.lacks:
+        remedy = f" Have an administrator run: {found.remedy}" if found.remedy else ""
+        raise StartRefused(f"{'; '.join(found.lacks)}.{remedy}")
 
 
 def read_migrations(directory: Path) -> list[Migration]:

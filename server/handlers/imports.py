@@ -10,15 +10,17 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import Final
 
 from aiohttp import web
 from pydantic import ValidationError
 
 from server.batching.imports import figures as f
+from server.batching.imports.files import Spooled
 from server.batching.imports.plan import STATUSES, Status
 from server.batching.imports.relay import eta_ms
-from server.batching.imports.store import Created, Day, JobView, Request
+from server.batching.imports.store import Changed, Created, Day, JobView, Request
 from server.core.identity import Identity
 from server.edge.web import chunks, json, json_object, media_type, whole_number
 from server.errors import Code, Refused
@@ -40,7 +42,7 @@ from server.handlers.ports import (
     ref,
 )
 from server.protocol.event import refused
-from server.protocol.imports import ImportIn, PriorityIn, Wanted, import_of, wanted_of
+from server.protocol.imports import FileIn, ImportIn, PriorityIn, file_of, import_of
 from server.protocol.intake import Format
 
 PAGE_MOST: Final = 1_000
@@ -54,50 +56,46 @@ async def create_import(request: web.Request, ports: Ports, who: Identity) -> we
     fmt = FILES.get(media_type(request) or "")
     if fmt is None:
         return await _create(ports, who, request_of(import_of(_keyed(request, await json_object(request, SMALL_BODY)))))
-    wanted = wanted_of(_keyed(request, _of_query(request)))
-    return await _create_from_file(request, ports, who, wanted, fmt)
+    return await _create_from_file(request, ports, who, file_of(_keyed(request, _of_query(request))), fmt)
 
 
 async def _create_from_file(
-    request: web.Request, ports: Ports, who: Identity, wanted: Wanted, fmt: Format
+    request: web.Request, ports: Ports, who: Identity, wanted: FileIn, fmt: Format
 ) -> web.StreamResponse:
     """The file first; without a job that reads it, it goes again."""
     with ports.streams:
-        name = await ports.importer.take_in(chunks(request), fmt)
+        file = await ports.importer.take_in(chunks(request), fmt)
     kept = False
     try:
-        created = await ports.importer.verbs.create(request_of(wanted, file=name), who)
+        created = await ports.importer.verbs.create(request_of(wanted, file), who)
         kept = created.new
     finally:
         if not kept:
-            await ports.importer.drop(name)
-    return await _created(ports, who, created)
+            await ports.importer.drop(file)
+    return _created(created)
 
 
 async def _create(ports: Ports, who: Identity, asked: Request) -> web.StreamResponse:
-    return await _created(ports, who, await ports.importer.verbs.create(asked, who))
+    return _created(await ports.importer.verbs.create(asked, who))
 
 
-async def _created(ports: Ports, who: Identity, created: Created) -> web.StreamResponse:
-    job = job_json(created.job)
-    audit = await ports.importer.audit(who, "import", f"job {created.job.id}", after=job) if created.new else None
-    return json({"job": job, "new": created.new, "auditId": audit})
+def _created(created: Created) -> web.StreamResponse:
+    return json({"job": job_json(created.job), "new": created.new, "auditId": created.audit_id})
 
 
-def request_of(wanted: Wanted, file: str | None = None) -> Request:
+def request_of(wanted: ImportIn | FileIn, file: Spooled | None = None) -> Request:
     """What the store is asked for."""
-    account, provider = (wanted.account, wanted.provider) if isinstance(wanted, ImportIn) else (None, None)
-    return Request(
-        source="file" if file else "provider",
+    common = Request(
         audience_id=wanted.list_id,
         list_name=wanted.list_name,
-        provider=provider,
-        account=account,
-        file=file,
         priority=wanted.priority,
         client_key=wanted.key,
         max_retries=wanted.max_retries,
     )
+    if isinstance(wanted, ImportIn):
+        return replace(common, provider=wanted.provider, account=wanted.account)
+    name, folder = (None, None) if file is None else (file.name, file.folder)
+    return replace(common, source="file", file=name, file_name=wanted.file_name, folder=folder)
 
 
 def _keyed(request: web.Request, body: dict[str, object]) -> dict[str, object]:
@@ -157,12 +155,12 @@ async def read_rejected(request: web.Request, ports: Ports, who: Identity) -> we
 
 async def cancel_import(request: web.Request, ports: Ports, who: Identity) -> web.StreamResponse:
     """Stop a job."""
-    return await _changed(ports, who, "cancel", await ports.importer.verbs.cancel(id_of(request), who))
+    return _changed(await ports.importer.verbs.cancel(id_of(request), who))
 
 
 async def requeue_import(request: web.Request, ports: Ports, who: Identity) -> web.StreamResponse:
     """Try a job once more."""
-    return await _changed(ports, who, "requeue", await ports.importer.verbs.requeue(id_of(request), who))
+    return _changed(await ports.importer.verbs.requeue(id_of(request), who))
 
 
 async def patch_import(request: web.Request, ports: Ports, who: Identity) -> web.StreamResponse:
@@ -171,14 +169,11 @@ async def patch_import(request: web.Request, ports: Ports, who: Identity) -> web
         body = PriorityIn.model_validate(await json_object(request, SMALL_BODY))
     except ValidationError as error:
         raise refused(error) from None
-    job = await ports.importer.verbs.set_priority(id_of(request), body.priority, who)
-    return await _changed(ports, who, "set-priority", job)
+    return _changed(await ports.importer.verbs.set_priority(id_of(request), body.priority, who))
 
 
-async def _changed(ports: Ports, who: Identity, action: str, job: JobView) -> web.StreamResponse:
-    after = {"status": job.status, "priority": job.priority}
-    audit = await ports.importer.audit(who, f"import-{action}", f"job {job.id}", after=after)
-    return json({"job": job_json(job), "auditId": audit})
+def _changed(changed: Changed) -> web.StreamResponse:
+    return json({"job": job_json(changed.job), "auditId": changed.audit_id})
 
 
 async def read_queue(request: web.Request, ports: Ports, who: Identity) -> web.StreamResponse:
@@ -234,11 +229,13 @@ def job_json(job: JobView) -> dict[str, object]:
         "owner": job.owner,
         "key": job.client_key,
         "listId": job.audience_id,
+        "listName": job.list_name,
         "source": job.source,
         "provider": job.provider,
         "account": job.account,
         "credentialId": job.credential_id,
         "file": job.file,
+        "fileName": job.file_name,
         "status": job.status,
         "priority": job.priority,
         "tier": job.tier,
@@ -284,11 +281,13 @@ JOB: Final = object_of(
         "owner": TEXT,
         "key": or_null(TEXT),
         "listId": or_null(WHOLE),
+        "listName": or_null(TEXT),
         "source": {"enum": ["provider", "file"]},
         "provider": or_null(TEXT),
         "account": or_null(TEXT),
         "credentialId": or_null(WHOLE),
         "file": or_null(TEXT),
+        "fileName": or_null(TEXT),
         "status": {"enum": list(STATUSES)},
         "priority": WHOLE,
         "tier": WHOLE,
@@ -378,6 +377,7 @@ ROUTES: Final = (
             Query("priority", "With a file: 0 to 9, higher is first.", WHOLE),
             Query("key", "With a file: asking again with the same key makes nothing new."),
             Query("maxRetries", "With a file: attempts after the first.", WHOLE),
+            Query("fileName", "With a file: its own name, to be shown with the job."),
         ),
         body=Content({"application/json": ref("ImportIn"), **dict.fromkeys(FILES, _FILE)}),
         refusals=(400, 404, 409, 413, 422, 429, 503),

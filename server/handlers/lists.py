@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from server.batching.imports.provider import Check, CredentialId
 from server.batching.imports.store import Contact
-from server.batching.imports.vault import LISTED_MOST, Credential
+from server.batching.imports.vault import LISTED_MOST, Kept
 from server.core.identity import Identity
 from server.edge.web import json, json_object, whole_number
 from server.errors import Code, Refused
@@ -121,8 +121,7 @@ def _cells(row: Contact) -> list[str]:
 async def delete_audience(request: web.Request, ports: Ports, who: Identity) -> web.StreamResponse:
     """Remove a list."""
     audience = id_of(request)
-    await ports.importer.verbs.delete_list(audience, who)
-    return json({"id": audience, "auditId": await ports.importer.audit(who, "list-delete", f"list {audience}")})
+    return json({"id": audience, "auditId": await ports.importer.verbs.delete_list(audience, who)})
 
 
 # --- credentials ---
@@ -131,14 +130,13 @@ async def delete_audience(request: web.Request, ports: Ports, who: Identity) -> 
 async def add_credential(request: web.Request, ports: Ports, who: Identity) -> web.StreamResponse:
     """Keep a key."""
     body = await _body(request, CredentialIn)
-    credential = await ports.importer.vault.add(_user(who), body.account, body.provider, body.value)
-    return await _kept(ports, who, "credential-add", credential)
+    return _kept(await ports.importer.vault.add(who, body.account, body.provider, body.value))
 
 
 async def list_credentials(request: web.Request, ports: Ports, who: Identity) -> web.StreamResponse:
     """All but their values."""
     after = whole_number(request, "after", 0, 1, (1 << 63) - 1)
-    found = await ports.importer.vault.listed(_mine(who), after)
+    found = await ports.importer.vault.listed(who, after)
     following = found[-1].id if len(found) == LISTED_MOST else None
     return json({"credentials": camel(found), "next": following})
 
@@ -146,9 +144,8 @@ async def list_credentials(request: web.Request, ports: Ports, who: Identity) ->
 async def check_credential(request: web.Request, ports: Ports, who: Identity) -> web.StreamResponse:
     """Ask the provider."""
     number = id_of(request)
-    answer = await ports.importer.check(_mine(who), number)
-    audit = await ports.importer.audit(who, "credential-check", f"credential {number}", after={"ok": answer.ok})
-    return json({**_checked(answer), "auditId": audit})
+    asked = await ports.importer.check(who, number)
+    return json({**_checked(asked.check), "auditId": asked.audit_id})
 
 
 def _checked(answer: Check) -> dict[str, object]:
@@ -159,22 +156,17 @@ async def rotate_credential(request: web.Request, ports: Ports, who: Identity) -
     """Another key."""
     number = CredentialId(id_of(request))
     body = await _body(request, SecretIn)
-    return await _kept(
-        ports, who, "credential-rotate", await ports.importer.vault.rotate(_mine(who), number, body.value)
-    )
+    return _kept(await ports.importer.vault.rotate(who, number, body.value))
 
 
 async def remove_credential(request: web.Request, ports: Ports, who: Identity) -> web.StreamResponse:
     """Forget a key."""
     number = CredentialId(id_of(request))
-    await ports.importer.vault.remove(_mine(who), number)
-    return json({"id": number, "auditId": await ports.importer.audit(who, "credential-remove", f"credential {number}")})
+    return json({"id": number, "auditId": await ports.importer.vault.remove(who, number)})
 
 
-async def _kept(ports: Ports, who: Identity, action: str, credential: Credential) -> web.StreamResponse:
-    said = {"account": credential.account, "provider": credential.provider}
-    audit = await ports.importer.audit(who, action, f"credential {credential.id}", after=said)
-    return json({"credential": camel(credential), "auditId": audit})
+def _kept(kept: Kept) -> web.Response:
+    return json({"credential": camel(kept.credential), "auditId": kept.audit_id})
 
 
 async def _body(request: web.Request, model: type[M]) -> M:
@@ -187,16 +179,6 @@ async def _body(request: web.Request, model: type[M]) -> M:
         if told.field == "value":
             raise Refused(Code.BAD_MESSAGE, "value is the provider's API key, a text", field="value") from None
         raise told from None
-
-
-def _user(who: Identity) -> str:
-    if not who.user:
-        raise Refused(Code.UNAUTHORIZED, "credentials need a token that says who you are")
-    return who.user
-
-
-def _mine(who: Identity) -> str | None:
-    return None if who.admin else _user(who)
 
 
 # --- as told to the OpenAPI document ---

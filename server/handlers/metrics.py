@@ -13,8 +13,8 @@ A gauge whose callback raises is left out of that scrape: a number that is unkno
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Final
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Final, TypeAlias
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
@@ -29,6 +29,8 @@ FLUSH: Final = "scores"
 INGEST: Final = "ingest"
 PREFIX: Final = "batchcast"
 SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+
+Read: TypeAlias = Callable[[], float | Mapping[str, float]]
 
 log = structlog.get_logger()
 
@@ -76,6 +78,10 @@ class Metrics:
         """The same for one that only grows; its name gets `_total`."""
         self._gauges.add(f"{PREFIX}_{name}", meaning, read, grows=True)
 
+    def counters(self, name: str, meaning: str, label: str, read: Callable[[], Mapping[str, float]]) -> None:
+        """Several of them under one name, told apart by a label; `read` answers with a bounded number of values."""
+        self._gauges.add(f"{PREFIX}_{name}", meaning, read, grows=True, label=label)
+
     def text(self, accept: str) -> tuple[bytes, str]:
         """All of it in the format that the scraper accepts, and that format's Content-Type."""
         encode, content_type = choose_encoder(accept)
@@ -92,21 +98,31 @@ class _Gauges(Collector):
     """What is read when somebody scrapes."""
 
     def __init__(self) -> None:
-        self._reads: dict[str, tuple[str, Callable[[], float], bool]] = {}
+        self._reads: dict[str, tuple[str, Read, bool, str | None]] = {}
 
-    def add(self, name: str, meaning: str, read: Callable[[], float], *, grows: bool = False) -> None:
+    def add(self, name: str, meaning: str, read: Read, *, grows: bool = False, label: str | None = None) -> None:
         assert name not in self._reads, f"there are two numbers named {name}"
-        self._reads[name] = (meaning, read, grows)
+        self._reads[name] = (meaning, read, grows, label)
 
     def collect(self) -> Iterator[Metric]:
-        for name, (meaning, read, grows) in self._reads.items():
+        for name, (meaning, read, grows, label) in self._reads.items():
             try:
-                value = float(read())
+                value = read()
             except Exception as error:  # noqa: BLE001  # one unknown number must not hide the others
                 log.debug("number unknown", name=name, error=repr(error))
                 continue
-            family = CounterMetricFamily if grows else GaugeMetricFamily
-            yield family(name, meaning, value=value)
+            family = (CounterMetricFamily if grows else GaugeMetricFamily)(
+                name, meaning, labels=[label] if label else []
+            )
+            for labels, number in _labelled(value):
+                family.add_metric(labels, number)
+            yield family
+
+
+def _labelled(value: float | Mapping[str, float]) -> list[tuple[list[str], float]]:
+    if isinstance(value, Mapping):
+        return [([name], float(number)) for name, number in value.items()]
+    return [([], float(value))]
 
 
 class _Loops(Collector):

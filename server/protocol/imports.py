@@ -10,6 +10,10 @@ from server.protocol.event import refused
 from server.protocol.values import Identifier, Wire
 
 PROVIDER: Final = "whop"
+FILE_NAME_MOST: Final = 200
+"""Characters of a file's own name that are kept; the rest is cut off."""
+FILE_NAME_READ: Final = 1_000
+"""A longer one is refused: it is no name."""
 
 
 def _printable(text: str) -> str:
@@ -48,6 +52,24 @@ class ImportIn(Wanted):
     provider: Identifier = Field(default=PROVIDER, description="who keeps the members")
 
 
+def own_name(text: str) -> str | None:
+    """The name of somebody's file, fit to be shown: its last part, without what cannot be printed; None when nothing is left.
+
+    It is never the name of a file of ours.
+    """
+    last = text.replace("\\", "/").rpartition("/")[2]
+    shown = "".join(letter for letter in last if letter.isprintable()).strip()[:FILE_NAME_MOST].strip()
+    return shown if shown.strip(".") else None
+
+
+class FileIn(Wanted):
+    """An import from a file, which is the body; this stands beside it."""
+
+    file_name: (
+        Annotated[str, StringConstraints(strict=True, max_length=FILE_NAME_READ), AfterValidator(own_name)] | None
+    ) = Field(default=None, description="the file's own name, only to be shown")
+
+
 class CredentialIn(Wire):
     """A provider's API key for an account."""
 
@@ -76,9 +98,9 @@ def import_of(value: object) -> ImportIn:
         raise refused(error) from None
 
 
-def wanted_of(value: object) -> Wanted:
+def file_of(value: object) -> FileIn:
     """The same for a file: what stands beside it."""
     try:
-        return Wanted.model_validate(value)
+        return FileIn.model_validate(value)
     except ValidationError as error:
         raise refused(error) from None

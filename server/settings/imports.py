@@ -92,7 +92,7 @@ class Imports(BaseModel):
     )
     imports_folder: Path | None = setting(
         None,
-        "Where files to import wait; workers on other hosts need the same folder; unset: DATA_DIR/imports.",
+        "Where files to import wait; only workers that read the same folder work on them; unset: DATA_DIR/imports.",
         group="Imports",
     )
     imports_file_bytes: int = setting(

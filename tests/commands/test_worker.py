@@ -177,7 +177,7 @@ async def test_a_page_that_does_not_come_is_given_up_when_the_time_to_stop_is_ov
     hand = hire("--metrics-port", "0", **environ(double, DATABASE_URL=dsn, SHUTDOWN_TIMEOUT_MS=200))
     port = (await hand.said("worker started"))["metrics_port"]
     async with asyncio.timeout(60):
-        while "batchcast_imports_provider_calls_total 1.0" not in await numbers_of(place.client, port):
+        while 'batchcast_imports_provider_calls_total{credential="1"} 1.0' not in await numbers_of(place.client, port):
             await asyncio.sleep(0.02)
     assert await hand.end(signal.SIGTERM) == 0
     left = await job_when(place, job, lambda one: True)
@@ -202,7 +202,7 @@ async def test_beside_a_server_it_works_on_the_servers_own_postgresql(
                 await asyncio.sleep(0.05)
         numbers = await numbers_of(session, port)
         assert (await session.get(f"http://127.0.0.1:{port}/healthz")).status == 200
-        assert f"batchcast_imports_provider_pages_total {float(PAGES)}" in numbers
+        assert f'batchcast_imports_provider_pages_total{{credential="1"}} {float(PAGES)}' in numbers
         # What the worker asked of the provider is told where people look.
         async with asyncio.timeout(60):
             while not (await (await session.get("/imports/status")).json())["credentials"]:

@@ -13,6 +13,8 @@ import jsonschema  # type: ignore[import-untyped]  # no stubs are installed
 import pytest
 import pytest_asyncio
 
+from server.batching.imports.files import FOLDER_ID
+from server.batching.imports.importer import YOUNG_S
 from server.handlers import http
 from tests.doubles.members import FORBIDDEN, GOOD, Act, Members, Script
 from tests.handlers.asking import Answer, Serving, Start, error, until
@@ -66,6 +68,11 @@ async def create(serving: Serving, who: dict[str, Any] = ADA, **asked: Any) -> d
 async def upload(serving: Serving, body: bytes, query: str = "listName=L", **options: Any) -> Answer:
     options = {"headers": CSV, **ADA, **options}
     return await serving.ask("POST", f"/imports?{query}", data=body, **options)
+
+
+def spooled(serving: Serving) -> set[str]:
+    """The files of members that are kept; the folder's own mark is none."""
+    return {path.name for path in serving.app.importer.folder.iterdir()} - {FOLDER_ID}
 
 
 async def ended(serving: Serving, job: int, status: str = "completed") -> dict[str, Any]:
@@ -149,11 +156,10 @@ async def test_a_key_makes_one_job_however_often_it_is_asked_for(place: Place) -
     assert error(answer) == (422, "bad_message", "key")
     other = await upload(serving, b"email\na@b.c\n", "listName=L&key=spring")
     assert error(other)[:2] == (409, "conflict")
-    folder = serving.app.importer.folder
-    assert not list(folder.iterdir())
+    assert not spooled(serving)
     files = [(await upload(serving, b"email\na@b.c\n", "listName=L&key=file")).json for _ in range(2)]
     assert [one["new"] for one in files] == [True, False]
-    assert [path.name for path in folder.iterdir()] == [files[0]["job"]["file"]]
+    assert spooled(serving) == {files[0]["job"]["file"]}
 
 
 async def test_a_file_is_imported_and_its_bad_rows_are_reported_by_number(place: Place) -> None:
@@ -183,14 +189,14 @@ async def test_a_file_is_imported_and_its_bad_rows_are_reported_by_number(place:
     ]
     for options, expected in bad:
         assert error(await upload(serving, b"email\na@b.c\n", **options)) == expected
-    assert len(list(serving.app.importer.folder.iterdir())) == 1, "what no job reads is removed"
+    assert len(spooled(serving)) == 1, "what no job reads is removed"
 
 
 async def test_a_file_above_the_limit_is_refused_and_nothing_of_it_stays(place: Place) -> None:
     serving = await place(imports_file_bytes=1024, imports_lanes=0)
     answer = await upload(serving, b"email\n" + b"a@b.c\n" * 1000)
     assert error(answer)[:2] == (413, "too_large")
-    assert not list(serving.app.importer.folder.glob("*"))
+    assert not spooled(serving)
     assert (await serving.ask("GET", "/imports")).json["jobs"] == []
 
 
@@ -328,6 +334,33 @@ async def test_a_key_is_checked_rotated_and_removed_and_never_shown(place: Place
     assert (await serving.ask("GET", "/credentials", **ADA)).json["credentials"] == []
 
 
+async def test_a_key_revoked_in_the_midst_ends_the_job_and_a_new_key_goes_on_from_that_page(
+    place: Place, double: Members
+) -> None:
+    double.script = Script([Act(), Act(), Act(status=401, repeats_key=True)])
+    serving = await place()
+    number = await credential(serving)
+    job = await ended(serving, (await create(serving))["id"], "failed")
+    assert (job["pages"], job["seen"], job["retryCount"]) == (2, 200, 0)
+    assert f"credential {number} (401)" in job["error"] and GOOD not in job["error"]
+    await serving.app.panel.run("imports-watch")
+    await serving.app.panel.run("alerts")
+    (alert,) = [
+        alert
+        for alert in (await serving.ask("GET", "/alerts")).json["alerts"]
+        if alert["rule"] == "imports-credential-refused"
+    ]
+    assert f"({number})" in alert["message"] and GOOD not in alert["message"]
+    asked, fresh = len(double.asked), "whop_good"
+    assert (await serving.ask("POST", f"/credentials/{number}/rotate", **ADA, json={"value": fresh})).status == 200
+    assert (await serving.ask("POST", f"/imports/{job['id']}/requeue", **ADA)).status == 200
+    done = await ended(serving, job["id"])
+    assert (done["pages"], done["seen"], done["error"]) == (5, 430, None)
+    again = double.asked[asked:]
+    assert [one.status for one in again] == [200, 200, 200], "only the pages that were missing"
+    assert again[0].after == double.asked[asked - 1].after is not None
+
+
 async def test_without_a_sealing_key_credentials_are_refused_with_what_to_do(place: Place) -> None:
     serving = await place(imports_key=None)
     answer = await serving.ask("POST", "/credentials", **ADA, json={"account": "biz_demo", "value": GOOD})
@@ -360,7 +393,10 @@ async def test_the_state_of_all_imports_adds_up(place: Place, double: Members) -
 
     text = (await serving.ask("GET", "/metrics")).body.decode()
     numbers = dict(line.rsplit(" ", 1) for line in text.splitlines() if line.startswith("batchcast_imports_"))
-    assert numbers["batchcast_imports_provider_limited_total"] == "1.0"
+    assert numbers[f'batchcast_imports_provider_limited_total{{credential="{number}"}}'] == "1.0"
+    assert numbers[f'batchcast_imports_provider_pages_total{{credential="{number}"}}'] == "5.0"
+    assert sum(name.startswith("batchcast_imports_provider_calls_total") for name in numbers) == 2
+    assert GOOD not in text
     assert numbers["batchcast_imports_workers"] == "1.0"
     last = serving.app.ledger.recent("imports-watch")[-1].detail
     assert (last["failed_lately"], last["refused_lately"], last["ended_lately"]) == (1, 1, 2)
@@ -369,21 +405,70 @@ async def test_the_state_of_all_imports_adds_up(place: Place, double: Members) -
     assert "imports-credential-refused" in alerts and "imports-failing" not in alerts
 
 
+STRAY, YOUNG = "19a0000000-0123456789abc.csv", "19a0000001-0123456789abc.csv"
+HALF, FOREIGN = "19a0000002-0123456789abc.ndjson.part", "holiday.csv"
+
+
+async def tidied(serving: Serving, *young: str) -> set[str]:
+    """What is left after the files have grown old, except those, and one turn of tidying."""
+    folder = serving.app.importer.folder
+    long_ago = time.time() - YOUNG_S - 60
+    for path in folder.iterdir():
+        if path.name not in young:
+            os.utime(path, (long_ago, long_ago))
+    await serving.app.panel.run("imports-tidy")
+    return spooled(serving)
+
+
 async def test_a_file_stays_until_its_job_is_done_or_gone(place: Place) -> None:
     serving = await place()
     failed = (await upload(serving, "email\na@b.c\n".encode("utf-16"))).json["job"]
     done = (await upload(serving, b"email\na@b.c\n")).json["job"]
     assert "UTF-8" in (await ended(serving, failed["id"], "failed"))["error"]
     await ended(serving, done["id"])
-    folder = serving.app.importer.folder
-    for name in ("stray.csv", "young.csv"):
-        (folder / name).write_bytes(b"")
-    long_ago = time.time() - 7200
-    for name in (done["file"], failed["file"], "stray.csv"):
-        os.utime(folder / name, (long_ago, long_ago))
-    turn = await serving.app.panel.run("imports-tidy")
-    assert {path.name for path in folder.iterdir()} == {"young.csv", failed["file"]}, "who failed may be requeued"
-    assert turn.detail["files"] == 2
+    assert spooled(serving) == {failed["file"], done["file"]}
+    assert await tidied(serving) == {failed["file"]}, "who failed may be requeued"
+
+
+async def test_what_a_crash_left_in_the_folder_is_swept_after_a_while_and_nothing_else(place: Place) -> None:
+    serving = await place()
+    for name in (STRAY, YOUNG, HALF, FOREIGN):
+        (serving.app.importer.folder / name).write_bytes(b"email\n")
+    assert await tidied(serving, YOUNG) == {YOUNG, FOREIGN}, "only files of our making"
+    assert (serving.app.importer.folder / FOLDER_ID).exists()
+    assert await tidied(serving) == {FOREIGN}
+
+
+async def test_a_file_goes_with_its_list_and_a_cancelled_jobs_file_with_the_job(place: Place) -> None:
+    serving = await place(imports_lanes=0)
+    first, second = [(await upload(serving, b"email\na@b.c\n")).json["job"] for _ in range(2)]
+    assert await tidied(serving) == {first["file"], second["file"]}
+    assert (await serving.ask("POST", f"/imports/{second['id']}/cancel", **ADA)).status == 200
+    assert await tidied(serving) == {first["file"], second["file"]}, "who was cancelled may be requeued"
+    assert (await serving.ask("DELETE", f"/audiences/{first['listId']}", **ADA)).status == 200
+    assert await tidied(serving) == {second["file"]}
+    database = serving.app._database
+    assert database is not None
+    async with database.connection() as connection:
+        await connection.execute("update imports.batch_processing_queue set finished_at = 'epoch'")
+    await serving.app.panel.run("imports-retire")
+    assert await tidied(serving) == set()
+
+
+async def test_a_job_shows_its_lists_name_and_what_its_file_was_called(place: Place) -> None:
+    serving = await place(imports_lanes=0)
+    asked = {"listName": "Spring", "fileName": "C:\\lists\\../Mitglieder \x07März.csv "}
+    answer = await serving.ask("POST", "/imports", **ADA, params=asked, headers=CSV, data=b"email\na@b.c\n")
+    job = answer.json["job"]
+    assert (job["listName"], job["fileName"]) == ("Spring", "Mitglieder März.csv")
+    assert job["file"] in spooled(serving) and "März" not in job["file"]
+    assert (await serving.ask("GET", f"/imports/{job['id']}", **ADA)).json == job
+    bare = (await upload(serving, b"email\na@b.c\n", "listId=1&fileName=..")).json["job"]
+    assert (bare["listName"], bare["fileName"]) == ("Spring", None)
+    long = await upload(serving, b"email\na@b.c\n", f"listId=1&fileName={'x' * 1001}")
+    assert error(long) == (422, "bad_message", "fileName")
+    await credential(serving)
+    assert (await create(serving))["fileName"] is None
 
 
 async def test_a_new_sealing_key_takes_the_credentials_over(place: Place) -> None:

@@ -162,6 +162,7 @@ def test_a_file_is_imported_and_its_rejected_rows_are_told(visit: Visitor) -> No
     dialog.get_by_role("button", name="Queue the import").click()
     expect(row(page, "From a file")).to_contain_text("completed", timeout=LONG)
     expect(row(page, "From a file")).to_contain_text("1 row rejected", timeout=LONG)
+    expect(row(page, "From a file")).to_contain_text("members.csv")
     row(page, "From a file").get_by_role("button", name="details").click()
     expect(drawer(page).locator("tbody tr")).to_have_count(1, timeout=LONG)
     expect(drawer(page).locator("tbody tr")).to_contain_text("email")

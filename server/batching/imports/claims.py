@@ -16,7 +16,7 @@ import asyncpg
 
 from server.batching.imports.plan import Job, Settled, advanced, harvest
 from server.core.member import BadRow, Page
-from server.edge.bus import CHANNEL as BUS
+from server.edge.bus import publishing
 from server.edge.postgres import Connection
 
 CHANNEL: Final = "imports"
@@ -50,8 +50,8 @@ select set_config('idle_in_transaction_session_timeout', '10s', true),
 WAKE: Final = f"select pg_notify('{CHANNEL}', '')"
 
 REGISTER: Final = """
-insert into imports.batch_processing_workers (name, lease_until, lanes, host, pid, version)
-values ($1, clock_timestamp() + make_interval(secs => $2), $3, $4, $5, $6) returning id"""
+insert into imports.batch_processing_workers (name, lease_until, lanes, host, pid, version, folder)
+values ($1, clock_timestamp() + make_interval(secs => $2), $3, $4, $5, $6, $7) returning id"""
 BEAT: Final = """
 update imports.batch_processing_workers
 set last_heartbeat = clock_timestamp(), lease_until = clock_timestamp() + make_interval(secs => $2), current_job = $3,
@@ -67,32 +67,41 @@ update imports.batch_processing_workers set status = 'stopped', current_job = nu
 where id = $1 and status = 'active' returning (select count(*) from told)"""  # noqa: S608  names are ours
 # Ends claims, adds them to the day, and claims the next, all or nothing. `ended` and `next` cannot meet: one takes rows that
 # are processing, the other rows that are pending. (Processing is asked for by its worker_id: by its status the planner would
-# choose queue_held over the key, and compare each claim with each.) `counter` and `said` are what Bus.publish does, in the same
-# statement: a transaction around three would cost as much again as a small batch.
+# choose queue_held over the key, and compare each claim with each.) The bus is told in the same statement: a transaction around
+# three would cost as much again as a small batch. A job of a file goes only to who looks into the folder that the file is in.
+#
+# Most claims end well: $4 to $8 speak of the first ones alone, and unnest fills up with null for those. Numbers come as text,
+# since asyncpg looks at each element of an array.
 TURN: Final = f"""
 with told as (
-    select * from unnest($2::bigint[], $3::bigint[], $4::text[], $5::int[], $6::float8[], $7::text[], $8::bool[])
+    select * from unnest($2::text::bigint[], $3::text::bigint[], $4::text[], $5::int[], $6::float8[], $7::text[], $8::bool[])
         as t (id, lease, new_status, failures, delay_s, problem, afresh)
 ), ended as (
     update {_QUEUE} q
-    set status = t.new_status, retry_count = t.failures, error = t.problem, worker_id = null,
-        next_attempt_at = clock_timestamp() + make_interval(secs => t.delay_s),
+    set status = coalesce(t.new_status, 'completed'), retry_count = coalesce(t.failures, q.retry_count), error = t.problem,
+        worker_id = null, next_attempt_at = clock_timestamp() + make_interval(secs => t.delay_s),
         waiting_since = case when t.new_status = 'pending' then clock_timestamp() else q.waiting_since end,
-        finished_at = case when t.new_status in ('completed', 'failed') then clock_timestamp() end,
-        cursor = case when t.afresh then null else q.cursor end, drained = q.drained and not t.afresh
+        finished_at = case when t.new_status is null or t.new_status in ('completed', 'failed') then clock_timestamp() end,
+        cursor = case when t.afresh then null else q.cursor end, drained = q.drained and t.afresh is not true
     from told t where q.id = t.id and q.lease = t.lease and q.worker_id is not null
     returning q.id, q.status, q.seen, extract(epoch from clock_timestamp() - q.started_at)::float8 as seconds
+), sums as (
+    select array_agg(id) as ids, count(*) filter (where status = 'completed') as completed,
+        count(*) filter (where status = 'failed') as failed,
+        coalesce(sum(seen) filter (where status = 'completed'), 0) as members,
+        sum(seconds) filter (where status in ('completed', 'failed')) as seconds
+    from ended having count(*) > 0
 ), counted as (
     insert into imports.stats_shard as s (date, worker_id, completed, failed, members, seconds)
-    select (clock_timestamp() at time zone 'utc')::date, $1::bigint, count(*) filter (where status = 'completed'),
-        count(*) filter (where status = 'failed'), coalesce(sum(seen) filter (where status = 'completed'), 0), sum(seconds)
-    from ended where status in ('completed', 'failed') having count(*) > 0
+    select (clock_timestamp() at time zone 'utc')::date, $1::bigint, completed, failed, members, seconds
+    from sums where completed + failed > 0
     on conflict (date, worker_id) do update set completed = s.completed + excluded.completed,
         failed = s.failed + excluded.failed, members = s.members + excluded.members, seconds = s.seconds + excluded.seconds
 ), next as (
     select id from {_QUEUE}
     where status = 'pending'
         and exists (select from imports.batch_processing_workers w where w.id = $1 and w.status = 'active')
+        and (folder is null or folder = (select w.folder from imports.batch_processing_workers w where w.id = $1))
     order by tier, turn, id limit $9 for update skip locked
 ), claimed as (
     update {_QUEUE} q
@@ -100,17 +109,8 @@ with told as (
         started_at = coalesce(q.started_at, clock_timestamp())
     from next where q.id = next.id
     returning {", ".join(f"q.{name}" for name in _JOB)}
-), counter as (
-    insert into ops.node as node (node, last_seq, published_at)
-    select $10, 1, clock_timestamp() where exists (select from ended)
-    on conflict (node) do update set last_seq = node.last_seq + 1, published_at = clock_timestamp()
-    returning last_seq
-), said as (
-    insert into ops.outbox (node, seq, topic, payload)
-    select $10, last_seq, '{TOPIC}', json_build_object('jobs', (select json_agg(id) from ended)) from counter
-    returning pg_notify('{BUS}', '')
-)
-select id as ended, {_NO_JOB} from ended union all select null, * from claimed"""  # noqa: S608  names are ours
+), {publishing("$10", f"'{TOPIC}'", "json_build_object('jobs', ids)", "sums")}
+select ids as ended, {_NO_JOB} from sums union all select null, * from claimed"""  # noqa: S608  names are ours
 # After an answer that was lost: what was claimed by it is nobody's.
 RECONCILE: Final = f"""
 update {_QUEUE} set status = 'pending', worker_id = null, waiting_since = clock_timestamp()
@@ -183,26 +183,6 @@ update imports.tier t set turn = n.turn from (
 ) n where n.tier = t.tier and n.turn > t.turn"""  # noqa: S608  names are ours
 FORGET_PLACES: Final = "delete from imports.place p using imports.tier t where p.tier = t.tier and p.turn < t.turn"
 
-RETIRE_JOBS: Final = f"""
-with old as (
-    select id from {_QUEUE} where status in ('completed', 'failed', 'cancelled')
-        and finished_at < now() - make_interval(secs => $1) order by id limit $2
-), rows as (delete from imports.rejected_rows r using old where r.job_id = old.id)
-delete from {_QUEUE} q using old where q.id = old.id"""  # noqa: S608  names are ours
-RETIRE_WORKERS: Final = """
-delete from imports.batch_processing_workers
-where status <> 'active' and last_heartbeat < now() - make_interval(secs => $1)"""
-RETIRE_STATS: Final = """
-delete from imports.stats_shard where date < ((now() - make_interval(secs => $1)) at time zone 'utc')::date"""
-RETIRE_CONTACTS: Final = """
-delete from imports.contacts c using (
-    select k.audience_id, k.email from imports.audiences a join imports.contacts k on k.audience_id = a.id
-    where a.deleted_at is not null limit $1
-) gone where c.audience_id = gone.audience_id and c.email = gone.email"""
-RETIRE_AUDIENCES: Final = """
-delete from imports.audiences a where deleted_at is not null
-    and not exists (select from imports.contacts c where c.audience_id = a.id)"""
-
 
 @dataclass(frozen=True, slots=True)
 class Harvested:
@@ -218,10 +198,17 @@ def job_of(row: asyncpg.Record) -> Job:
 
 
 async def register(
-    connection: Connection, name: str, lease_s: float, lanes: int, host: str, pid: int, version: str
+    connection: Connection,
+    name: str,
+    lease_s: float,
+    lanes: int,
+    host: str,
+    pid: int,
+    version: str,
+    folder: str | None = None,
 ) -> int:
-    """A new worker with a lease; its id."""
-    worker: int = await connection.fetchval(REGISTER, name, lease_s, lanes, host, pid, version)
+    """A new worker with a lease, which reads files of this folder; its id."""
+    worker: int = await connection.fetchval(REGISTER, name, lease_s, lanes, host, pid, version, folder)
     return worker
 
 
@@ -235,11 +222,14 @@ async def leave(connection: Connection, worker: int, jobs: int, members: int) ->
     await connection.execute(LEAVE, worker, jobs, members)
 
 
-async def turn(connection: Connection, worker: int, told: Sequence[Settled], wanted: int, node: str) -> Harvested:
-    """End claims, say so as this node of the bus, and make new ones; a claim missing in `ended` was not this worker's any more."""
+async def turn(
+    connection: Connection, worker: int, told: Sequence[Settled], wanted: int, node: str, done: Sequence[Job] = ()
+) -> Harvested:
+    """End claims (`done`: those that are completed), say so as this node of the bus, and make new ones; a claim that is
+    missing in `ended` was not this worker's any more."""
     columns = (
-        [s.job for s in told],
-        [s.lease for s in told],
+        _listed([*(s.job for s in told), *(job.id for job in done)]),
+        _listed([*(s.lease for s in told), *(job.lease for job in done)]),
         [s.status for s in told],
         [s.failures for s in told],
         [s.delay_s for s in told],
@@ -247,8 +237,12 @@ async def turn(connection: Connection, worker: int, told: Sequence[Settled], wan
         [s.afresh for s in told],
     )
     rows = await connection.fetch(TURN, worker, *columns, wanted, node)
-    ended = frozenset(row[0] for row in rows if row[0] is not None)
-    return Harvested(ended, tuple(job_of(row) for row in rows if row[0] is None))
+    ended = rows.pop(0)[0] if rows and rows[0][0] is not None else ()
+    return Harvested(frozenset(ended), tuple(map(job_of, rows)))
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    return "{" + ",".join(map(str, numbers)) + "}"
 
 
 async def reconcile(connection: Connection, worker: int, known: Sequence[int]) -> int:
@@ -319,22 +313,6 @@ async def advance(connection: Connection) -> None:
     """Note which turn is being claimed in each tier, and forget places that have passed."""
     await connection.execute(ADVANCE)
     await connection.execute(FORGET_PLACES)
-
-
-async def retire(
-    connection: Connection, jobs_s: float, workers_s: float, stats_s: float, most: int
-) -> tuple[int, bool]:
-    """Remove what is older, a slice of it; how many rows, and whether there is more."""
-    slices = [
-        await connection.execute(RETIRE_JOBS, jobs_s, most),
-        await connection.execute(RETIRE_CONTACTS, most),
-    ]
-    rest = [
-        await connection.execute(RETIRE_AUDIENCES),
-        await connection.execute(RETIRE_WORKERS, workers_s),
-        await connection.execute(RETIRE_STATS, stats_s),
-    ]
-    return sum(map(_count, slices + rest)), any(_count(done) == most for done in slices)
 
 
 def _count(tag: str) -> int:

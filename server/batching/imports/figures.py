@@ -28,6 +28,7 @@ CLEAR_WITHIN_S: Final = 600.0
 """So many workers are suggested as would clear the backlog in this time."""
 LANES_USUAL: Final = 4
 STUCK_TURNS: Final = 10
+NAMED_MOST: Final = 100
 FAILED_LEAST: Final = 5
 """Fewer failures in an hour are not worth waking anybody, whatever their share."""
 
@@ -37,6 +38,9 @@ FIGURES: Final = """
 select
     (select count(*) from imports.batch_processing_queue where status = 'scheduled') as scheduled,
     (select count(*) from imports.batch_processing_queue where status = 'pending') as pending,
+    (select count(*) from imports.batch_processing_queue q where status = 'pending' and folder is not null
+        and not exists (select from imports.batch_processing_workers w where w.status = 'active' and w.folder = q.folder)
+    ) as stranded,
     w.workers, w.dead, held.count as processing, d.completed as completed_today, d.failed as failed_today,
     d.members + held.seen as members
 from (
@@ -52,17 +56,20 @@ from (
 ) d"""
 LATELY: Final = """
 select count(*) as ended, count(*) filter (where status = 'failed') as failed,
-    count(*) filter (where status = 'failed' and error ~ $1) as refused
-from (select status, error, finished_at from imports.batch_processing_queue order by id desc limit $2) newest
+    count(*) filter (where status = 'failed' and error ~ $1) as refused,
+    string_agg(distinct credential_id::text, ', ') filter (where status = 'failed' and error ~ $1) as credentials
+from (select status, error, credential_id, finished_at from imports.batch_processing_queue order by id desc limit $2) newest
 where status in ('completed', 'failed') and finished_at > now() - interval '1 hour'"""
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """The queue now. `members`: handled today, those of jobs under way included; `lately`: within an hour."""
+    """The queue now. `members`: handled today, those of jobs under way included; `lately`: within an hour; `stranded`: pending, of
+    a file in a folder that no living worker reads."""
 
     scheduled: int = 0
     pending: int = 0
+    stranded: int = 0
     workers: int = 0
     dead: int = 0
     processing: int = 0
@@ -72,9 +79,11 @@ class Figures:
     ended_lately: int = 0
     failed_lately: int = 0
     refused_lately: int = 0
+    refused: str = ""
+    """The credentials of these jobs, by number; the first NAMED_MOST characters of it."""
 
     @property
-    def detail(self) -> dict[str, int]:
+    def detail(self) -> dict[str, int | str]:
         """As a turn's record tells it."""
         return {name: value for name, value in asdict(self).items() if name != "members"}
 
@@ -88,6 +97,7 @@ async def read(connection: Connection) -> Figures:
         lately = await connection.fetchrow(LATELY, REFUSED, NEWEST)
         assert lately is not None
         figures |= {f"{name}_lately": lately[name] for name in ("ended", "failed", "refused")}
+        figures["refused"] = (lately["credentials"] or "")[:NAMED_MOST]
     return Figures(**figures)
 
 
@@ -162,6 +172,16 @@ def _stuck(records: Records, now_ms: int) -> str | None:
     return f"no worker lives, and {last[-1].detail['pending']} imports wait: start one (batchcast worker, or IMPORTS_LANES > 0)"
 
 
+def _stranded(records: Records, now_ms: int) -> str | None:
+    last = records.get(WATCH, ())[-STUCK_TURNS:]
+    if len(last) < STUCK_TURNS or any(r.error or not r.detail.get("stranded") for r in last):
+        return None
+    return (
+        f"{last[-1].detail['stranded']} imports of files wait for a worker that reads the folder they are in: start one on the "
+        "host that took them in, or share IMPORTS_FOLDER"
+    )
+
+
 def _failing(records: Records, now_ms: int) -> str | None:
     said = _last(records)
     failed, ended = said.get("failed_lately", 0), said.get("ended_lately", 0)
@@ -174,7 +194,11 @@ def _refused(records: Records, now_ms: int) -> str | None:
     refused = _last(records).get("refused_lately", 0)
     if not refused:
         return None
-    return f"credentials were refused, {refused:.0f} imports failed of it within an hour; see batchcast credentials check ID"
+    named = records[WATCH][-1].detail.get("refused") or "removed ones"
+    return (
+        f"credentials were refused ({named}), {refused:.0f} imports failed of it within an hour; see batchcast credentials "
+        "check ID, rotate, then requeue"
+    )
 
 
 def _lost(records: Records, now_ms: int) -> str | None:
@@ -184,6 +208,7 @@ def _lost(records: Records, now_ms: int) -> str | None:
 
 RULES: Final = (
     Rule("imports-stuck", Severity.ERROR, _stuck),
+    Rule("imports-stranded", Severity.ERROR, _stranded),
     Rule("imports-failing", Severity.WARNING, _failing),
     Rule("imports-credential-refused", Severity.WARNING, _refused),
     Rule("imports-worker-lost", Severity.WARNING, _lost),

@@ -1,6 +1,6 @@
 """Members from a file, CSV or NDJSON: a Source whose cursor is a place in the file, and the spooling of a body to disk.
 
-    path = await spool(chunks, folder / f"{job}.csv", most_bytes)      from an HTTP body; on disk when it returns
+    await spool(chunks, folder / new_name(now_ms, chance, fmt), most)   from an HTTP body; on disk when it returns
     source = FileMembers(path, Format.CSV)
     page = await source.page(None)                                     page.rejected: BadRow(row, field, reason)
 
@@ -14,6 +14,9 @@ which must not have changed meanwhile. So a page can be asked for again, by anot
 Memory is bounded: a page of rows, each at most ROW_BYTES. UTF-8 only (with or without BOM): a row that is not is reported,
 a file in UTF-16 or UTF-32 is refused. Quotes as in RFC 4180, so a cell may hold line ends; separators , ; or tab.
 `total` is an estimate from the bytes read, and exact on the last page. Reading happens in a thread.
+
+A folder of such files knows its own id, in a file beside them: hosts that share the folder see the same id, others another
+one, and so a job of a file goes to a worker that can read it. Only files whose names are of our making are ever removed.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import re
 from collections.abc import AsyncIterable, Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -37,8 +41,14 @@ T = TypeVar("T")
 COLUMNS: Final = ("email", "name", "username", "id", "joined", "status", "phone")
 PAGE_ROWS: Final = 500
 READ_BYTES: Final = 1 << 16
+NO_ROOM_S: Final = 60.0
+UNWRITABLE_S: Final = 10.0
+"""When whoever sends a file that the disk does not take is asked to come back."""
+ENDINGS: Final = {Format.CSV: ".csv", Format.NDJSON: ".ndjson"}
+FOLDER_ID: Final = ".folder-id"
 NOBODY: Final = f"has none of the columns {', '.join(COLUMNS)}"
 
+_OURS: Final = re.compile(r"[0-9a-f]+-[0-9a-f]{13,14}\.(csv|ndjson)(\.part)?")
 _KNOWN: Final = frozenset(COLUMNS)
 _FOREIGN_MARKS: Final = (b"\xff\xfe", b"\xfe\xff", b"\x00\x00\xfe\xff")
 _NO_ROOM: Final = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
@@ -164,6 +174,70 @@ def member_of(row: Mapping[str, object]) -> Member:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Spooled:
+    """A file that was taken in: its name, and the id of the folder it is in."""
+
+    name: str
+    folder: str | None
+
+
+def new_name(now_ms: int, chance: float, fmt: Format) -> str:
+    """A name that no other file has; it sorts by age."""
+    return f"{now_ms:x}-{round(chance * 2**52):013x}{ENDINGS[fmt]}"
+
+
+def id_of_folder(folder: Path, fresh: str) -> str | None:
+    """The id of a folder of files; `fresh` becomes it when there is none yet. None when the folder can be neither made nor read."""
+    mark = folder / FOLDER_ID
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not mark.exists():
+            _write_once(mark, fresh)
+        return mark.read_text().strip() or None
+    except OSError:
+        return None
+
+
+def _write_once(mark: Path, text: str) -> None:
+    """Whole or not at all; of several at the same time one wins."""
+    draft = mark.with_name(f"{mark.name}.{text}")
+    try:
+        draft.write_text(text)
+        with suppress(FileExistsError):
+            os.link(draft, mark)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def files_after(folder: Path, name: str, most: int) -> list[Path]:
+    """The next files of ours, by name; half-written ones too."""
+    try:
+        found = sorted(path for path in folder.iterdir() if path.name > name and _OURS.fullmatch(path.name))
+    except FileNotFoundError:
+        return []
+    return found[:most]
+
+
+def untouched(files: list[Path], before_s: float) -> list[Path]:
+    """Those that were last written before that time."""
+    return [path for path in files if _written_s(path, before_s) < before_s]
+
+
+def _written_s(path: Path, otherwise: float) -> float:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:  # Another process has removed it.
+        return otherwise
+
+
+def remove(files: list[Path]) -> None:
+    """Away with them."""
+    for path in files:
+        with suppress(FileNotFoundError):
+            path.unlink()
+
+
 class BadField(ValueError):
     """A field that cannot be read."""
 
@@ -211,9 +285,9 @@ def _disk() -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in _NO_ROOM:
-            message = "the disk of DATA_DIR has no room for this file: make some, and send it again"
-            raise Unavailable(message, 60.0) from None
-        raise Unavailable(f"the file cannot be kept in DATA_DIR: {error.strerror}", 10.0) from None
+            message = "the disk of IMPORTS_FOLDER has no room for this file; nothing of it was kept. Make some, and send it again"
+            raise Unavailable(message, NO_ROOM_S) from None
+        raise Unavailable(f"the file cannot be kept in IMPORTS_FOLDER: {error.strerror}", UNWRITABLE_S) from None
 
 
 def _opened(part: Path) -> BinaryIO:

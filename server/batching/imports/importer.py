@@ -7,7 +7,7 @@
 
 Beside the queue's own loops: `imports-watch` reads the figures (figures.py) and tells the other processes how the provider
 was used from here; `imports-progress` tells followers how far jobs are (relay.py); `imports-tidy` removes files whose job
-is done, and moves credentials to a new IMPORTS_KEY.
+is done or gone, and moves credentials to a new IMPORTS_KEY; `imports-frozen` (frozen.py) is there on an old PostgreSQL only.
 
 Stopping: lanes end the page they are at. A page that takes longer than the stop may last is given up, and its job goes back
 without having cost a retry.
@@ -16,28 +16,27 @@ without having cost a retry.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, TypeAlias
 
 import structlog
 
 from server.batching.imports import figures as f
+from server.batching.imports import files, frozen
 from server.batching.imports import provider as p
 from server.batching.imports.batch import MemberImport
 from server.batching.imports.claims import TOPIC
-from server.batching.imports.files import spool
+from server.batching.imports.files import Spooled
 from server.batching.imports.plan import Job, Ladder, Released, Verdict
 from server.batching.imports.queue import DAY_S, Queue, Record, Terms
 from server.batching.imports.relay import Relay
 from server.batching.imports.sources import Sources
 from server.batching.imports.store import Imports
-from server.batching.imports.vault import Sealer, Vault
+from server.batching.imports.vault import Asked, Sealer, Vault
 from server.batching.loop import Loop, Occasion, Turn
 from server.batching.panel import Panel
-from server.batching.scores.store import audit
 from server.core.identity import Identity
 from server.edge.bus import Bus, Envelope
 from server.edge.clock import Clock
@@ -55,16 +54,19 @@ TIDY_MS: Final = 600_000
 YOUNG_S: Final = 3_600.0
 """A file younger than this may belong to a job that is just being created."""
 FILES_A_TURN: Final = 1_000
-ENDINGS: Final = {Format.CSV: ".csv", Format.NDJSON: ".ndjson"}
 
+# Whoever may still go on: what waits, what is worked on, and what failed or was cancelled and may be requeued, as long as
+# its list is there.
 WANTED: Final = """
-select file from imports.batch_processing_queue
-where source = 'file' and file = any ($1::text[]) and status <> 'completed'"""
+select q.file from imports.batch_processing_queue q
+where q.source = 'file' and q.file = any ($1::text[]) and q.status <> 'completed'
+    and exists (select from imports.audiences a where a.id = q.audience_id and a.deleted_at is null)"""
 
 FIGURES: Final = {
     "scheduled": "jobs that failed and will be tried again",
     "pending": "jobs that wait",
     "processing": "jobs that are worked on",
+    "stranded": "jobs of files that no living worker can read",
     "workers": "workers that live",
 }
 CALLS: Final = {
@@ -75,6 +77,7 @@ CALLS: Final = {
     "seconds": "seconds spent on the calls that brought a page",
 }
 Measure: TypeAlias = Callable[[str, str, Callable[[], float]], None]
+MeasureEach: TypeAlias = Callable[[str, str, str, Callable[[], Mapping[str, float]]], None]
 Turning: TypeAlias = Callable[[Occasion], Awaitable[Turn]]
 
 log = structlog.get_logger()
@@ -101,13 +104,21 @@ class Follow:
     tell: Callable[[str, dict[str, object]], bool]
 
 
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What there is where the imports work: the id of their folder of files, and whether PostgreSQL needs help (frozen.py)."""
+
+    folder_id: str | None
+    thaws: bool
+
+
 class Importer:
     """See the module's docstring."""
 
-    def __init__(self, parts: Parts, provider: p.Provider, follow: Follow | None) -> None:
+    def __init__(self, parts: Parts, provider: p.Provider, follow: Follow | None, found: Found) -> None:
         settings, self._clock, self._db, self._bus = parts.settings, parts.clock, parts.db, parts.bus
         self.lanes = settings.imports_lanes
-        self.folder = settings.imports_folder or settings.data_dir / "imports"
+        self.folder, self.folder_id = _folder(settings), found.folder_id
         self.file_bytes = settings.imports_file_bytes
         self.provider = provider
         self.verbs = Imports(parts.db, parts.bus)
@@ -120,57 +131,64 @@ class Importer:
         self.closing, self._tidied_to = False, ""
         self._work = MemberImport(parts.db, parts.bus, parts.clock, Sources(provider, self.vault, self.folder))
         self.queue = Queue(
-            parts.db, parts.bus, parts.clock, parts.panel, parts.record, self.step, terms(settings), parts.version
+            parts.db,
+            parts.bus,
+            parts.clock,
+            parts.panel,
+            parts.record,
+            self.step,
+            replace(terms(settings), folder=found.folder_id),
+            parts.version,
         )
         self.relay = None if follow is None else Relay(parts.db, parts.clock, follow.topics, follow.tell)
-        self._add_loops(parts)
+        self._add_loops(parts, found.thaws)
 
     @classmethod
     async def open(cls, parts: Parts, follow: Follow | None = None) -> Importer:
         """Built, its loops on the panel; StartRefused for settings that can't be used. Without `follow`, none follows."""
-        return cls(parts, await p.Provider.open(provider_terms(parts.settings), parts.clock), follow)
+        fresh = f"{parts.clock.now_ms():x}-{round(parts.clock.random() * 2**52):013x}"
+        folder_id = await asyncio.to_thread(files.id_of_folder, _folder(parts.settings), fresh)
+        found = Found(folder_id, await frozen.needed(parts.db))
+        return cls(parts, await p.Provider.open(provider_terms(parts.settings), parts.clock), follow, found)
 
-    def _add_loops(self, parts: Parts) -> None:
+    def _add_loops(self, parts: Parts, thaws: bool) -> None:
         def add(name: str, turn: Turning, interval_ms: int | None) -> Loop:
             loop = Loop(name, turn, clock=parts.clock, record=parts.record, interval_ms=interval_ms)
             return parts.panel.add(loop, fold=True)
 
         add(f.WATCH, self._watch, f.WATCH_MS)
         add("imports-tidy", self._tidy, TIDY_MS).wake()
+        if thaws:
+            add(frozen.LOOP, frozen.Thaw(parts.db).turn, frozen.LOOK_MS)
         parts.bus.subscribe([USAGE_TOPIC], self._heard_usage)
         if self.relay is not None:
             self.relay.woken = add("imports-progress", self.relay.turn, None).wake
             parts.bus.subscribe([TOPIC], self.relay.heard, lost=self.relay.lost)
 
-    async def take_in(self, chunks: AsyncIterable[bytes], fmt: Format) -> str:
-        """Keep a file of members; the name that a job knows it by."""
-        mark = f"{self._clock.now_ms():x}-{round(self._clock.random() * 2**52):013x}"
-        name = mark + ENDINGS[fmt]
-        size = await spool(chunks, self.folder / name, self.file_bytes)
+    async def take_in(self, chunks: AsyncIterable[bytes], fmt: Format) -> Spooled:
+        """Keep a file of members; what a job knows it by."""
+        name = files.new_name(self._clock.now_ms(), self._clock.random(), fmt)
+        size = await files.spool(chunks, self.folder / name, self.file_bytes)
         log.info("file kept", file=name, bytes=size)
-        return name
+        return Spooled(name, self.folder_id)
 
-    async def drop(self, name: str) -> None:
+    async def drop(self, file: Spooled) -> None:
         """A file that no job will read."""
-        await asyncio.to_thread(_remove, [self.folder / name])
+        await asyncio.to_thread(files.remove, [self.folder / file.name])
 
-    async def audit(self, who: Identity, action: str, target: str, after: object = None) -> int:
-        """Note who did what, once it is done; the number of the entry."""
-        async with self._db.transaction() as connection:
-            return await audit(connection, who.user, action, target, after=after)
-
-    async def check(self, owner: str | None, credential: int) -> p.Check:
+    async def check(self, who: Identity, credential: int) -> Asked:
         """Ask the provider what a key is good for."""
-        return await self.vault.check(owner, p.CredentialId(credential), self.provider.check)
+        return await self.vault.check(who, p.CredentialId(credential), self.provider.check)
 
-    def measure(self, gauge: Measure, counter: Measure) -> None:
-        """Put the figures among the server's numbers."""
+    def measure(self, gauge: Measure, counter: Measure, counters: MeasureEach) -> None:
+        """Put the figures among the server's numbers; the provider's by credential, of those USAGE_MOST used last."""
 
         def figure(name: str) -> Callable[[], float]:
             return lambda: float(getattr(self.figures, name))
 
-        def total(name: str) -> Callable[[], float]:
-            return lambda: float(sum(getattr(usage, name) for usage in self.provider.usage()))
+        def each(name: str) -> Callable[[], dict[str, float]]:
+            used = self.provider.usage
+            return lambda: {str(one.credential): float(getattr(one, name)) for one in used()[-USAGE_MOST:]}
 
         for name, meaning in FIGURES.items():
             gauge(f"imports_{name}", f"imports: {meaning}", figure(name))
@@ -178,7 +196,7 @@ class Importer:
         counter("imports_jobs", "imports: jobs that ended here", lambda: self.queue.pulse.jobs)
         counter("imports_members", "imports: members of jobs completed here", lambda: self.queue.pulse.members)
         for name, meaning in CALLS.items():
-            counter(f"imports_provider_{name}", f"imports: {meaning}", total(name))
+            counters(f"imports_provider_{name}", f"imports: {meaning}", "credential", each(name))
 
     @property
     def usage(self) -> list[dict[str, object]]:
@@ -251,20 +269,20 @@ class Importer:
 
     async def _tidy(self, occasion: Occasion) -> Turn:
         moved = 0 if self._sealed_anew else await self._reseal()
-        files = await asyncio.to_thread(_files_after, self.folder, self._tidied_to)
-        old = await asyncio.to_thread(_old, files, occasion.now_ms / 1000 - YOUNG_S)
+        found = await asyncio.to_thread(files.files_after, self.folder, self._tidied_to, FILES_A_TURN)
+        old = await asyncio.to_thread(files.untouched, found, occasion.now_ms / 1000 - YOUNG_S)
         unwanted = await self._unwanted(old) if old else []
-        await asyncio.to_thread(_remove, unwanted)
-        more = len(files) == FILES_A_TURN
-        self._tidied_to = files[-1].name if more else ""
+        await asyncio.to_thread(files.remove, unwanted)
+        more = len(found) == FILES_A_TURN
+        self._tidied_to = found[-1].name if more else ""
         done = moved + len(unwanted)
         return Turn(done, done, more=more, detail={"files": len(unwanted), "resealed": moved})
 
-    async def _unwanted(self, files: list[Path]) -> list[Path]:
+    async def _unwanted(self, found: list[Path]) -> list[Path]:
         async with self.queue.acting() as connection:
-            rows = await connection.fetch(WANTED, [path.name for path in files])
+            rows = await connection.fetch(WANTED, [path.name for path in found])
         wanted = {row["file"] for row in rows}
-        return [path for path in files if path.name not in wanted]
+        return [path for path in found if path.name not in wanted]
 
     async def _reseal(self) -> int:
         """All of them, once in the life of this process: a slice at a time, as a key changes by a restart only."""
@@ -290,6 +308,10 @@ def terms(settings: Settings) -> Terms:
         keep_workers_s=settings.imports_keep_workers_h * 3600.0,
         keep_stats_s=settings.imports_keep_stats_days * DAY_S,
     )
+
+
+def _folder(settings: Settings) -> Path:
+    return settings.imports_folder or settings.data_dir / "imports"
 
 
 def provider_terms(settings: Settings) -> p.Terms:
@@ -318,30 +340,3 @@ def _row(node: str, usage: p.Usage) -> dict[str, object]:
         "tokens": round(usage.tokens, 1),
         "shutMs": round(usage.shut_s * 1000),
     }
-
-
-def _files_after(folder: Path, name: str) -> list[Path]:
-    """The next files of the folder, by name."""
-    try:
-        found = sorted(path for path in folder.iterdir() if path.name > name and path.is_file())
-    except FileNotFoundError:
-        return []
-    return found[:FILES_A_TURN]
-
-
-def _old(files: list[Path], before_s: float) -> list[Path]:
-    """Those that were last written before that time."""
-    return [path for path in files if _written_s(path, before_s) < before_s]
-
-
-def _written_s(path: Path, otherwise: float) -> float:
-    try:
-        return path.stat().st_mtime
-    except FileNotFoundError:  # Another process has removed it.
-        return otherwise
-
-
-def _remove(files: list[Path]) -> None:
-    for path in files:
-        with suppress(FileNotFoundError):
-            path.unlink()

@@ -175,7 +175,7 @@ class Provider:
         for attempt in range(1, self.terms.attempts + 1):
             await gate.enter(self.clock)
             try:
-                page, seconds = await self._ask(account, key, first, after)
+                page, seconds = await self._ask(credential, account, key, first, after)
             except Retryable as trouble:
                 gate.failed(credential, trouble, self.clock)
                 if attempt == self.terms.attempts or (trouble.after_s or 0) > PATIENCE_S:
@@ -196,11 +196,13 @@ class Provider:
             del self._gates[next(iter(self._gates))]
         return gate
 
-    async def _ask(self, account: str, key: SecretStr, first: int, after: str | None) -> tuple[Page, float]:
+    async def _ask(
+        self, credential: CredentialId, account: str, key: SecretStr, first: int, after: str | None
+    ) -> tuple[Page, float]:
         began = self.clock.monotonic()
         answer = await self._call(account, key, first, after)
         if answer.status != HTTPStatus.OK:
-            raise _refusal(answer, account, key, self.clock.now_ms())
+            raise _refusal(answer, credential, account, key, self.clock.now_ms())
         return page_of(answer.body), self.clock.monotonic() - began
 
     async def _call(self, account: str, key: SecretStr, first: int, after: str | None) -> _Answer:
@@ -365,16 +367,21 @@ def backoff_s(attempt: int, jitter: float) -> float:
     return BACKOFF_S * float(2 ** (attempt - 1)) * (0.5 + jitter / 2)
 
 
-def _refusal(answer: _Answer, account: str, key: SecretStr, now_ms: int) -> Unusable | Retryable:
+def _refusal(
+    answer: _Answer, credential: CredentialId, account: str, key: SecretStr, now_ms: int
+) -> Unusable | Retryable:
     status = answer.status
     after_s = retry_after_s(answer.retry_after, now_ms)
     match status:
         case HTTPStatus.UNAUTHORIZED:
-            return AuthFailed("the provider does not accept the API key (401): rotate the credential")
+            return AuthFailed(
+                f"the provider does not accept the API key of credential {credential} (401): rotate the credential, then "
+                "requeue the job"
+            )
         case HTTPStatus.FORBIDDEN:
             return AuthFailed(
-                f"the API key may not read the members of account {account} (403): give it member:basic:read and "
-                f"{EMAIL_SCOPE}"
+                f"the API key of credential {credential} may not read the members of account {account} (403): give it "
+                f"member:basic:read and {EMAIL_SCOPE}"
             )
         case HTTPStatus.NOT_FOUND:
             return Unusable(f"the provider knows no account {account} (404): check the account's id")

@@ -46,6 +46,7 @@ from server.batching.imports.plan import (
     settled,
     wanted,
 )
+from server.batching.imports.retiring import retire
 from server.batching.loop import Loop, Occasion, Turn, TurnRecord
 from server.batching.panel import Panel
 from server.core.lease import look_every_s
@@ -89,6 +90,8 @@ class Terms:
     keep_jobs_s: float = 30 * DAY_S
     keep_workers_s: float = DAY_S
     keep_stats_s: float = 400 * DAY_S
+    folder: str | None = None
+    """The id of the folder of files that this worker reads."""
 
 
 class Lane:
@@ -102,6 +105,7 @@ class Lane:
 
     async def turn(self, occasion: Occasion) -> Turn:
         """One page of a job, or as many quick jobs as fit into a slice."""
+        begun = self.job is not None
         try:
             async with asyncio.timeout(STEP_LIMIT_S):
                 done, failed = await self._steps()
@@ -110,28 +114,33 @@ class Lane:
             assert job is not None, "a turn that took too long was at a job"
             self._queue.tell(job, Again(f"the step took longer than {STEP_LIMIT_S:.0f} s"))
             done, failed = 0, 1
-        self._queue.nudge()
+        if begun or done + failed:
+            self._queue.nudge()
         more = self.job is not None or self._queue.has_waiting
         return Turn(done + failed, done, failed, more=more)
 
     async def _steps(self) -> tuple[int, int]:
-        began = self._queue.clock.monotonic()
+        now = began = self._queue.clock.monotonic()
         done = failed = 0
-        while await self._has_job():
-            if not done + failed and self._queue.has_waiting:
-                self._queue.wake_one()
+        while await self._has_job() if self._doubt else self._takes(now):
+            if not done + failed:
+                self._queue.wake_others()
             ended_well = await self._step()
             done, failed = done + ended_well, failed + (not ended_well)
-            if self._queue.clock.monotonic() - began >= SLICE_S:
+            now = self._queue.clock.monotonic()
+            if now - began >= SLICE_S:
                 break
         return done, failed
 
     async def _has_job(self) -> bool:
-        if self.job is not None and self._doubt:
+        if self.job is not None:
             self.job = await self._queue.reread(self.job)
         self._doubt = False
+        return self._takes(self._queue.clock.monotonic())
+
+    def _takes(self, now: float) -> bool:
         if self.job is None or not self._queue.holds(self.job):
-            self.job = self._queue.take()
+            self.job = self._queue.take(now)
         return self.job is not None
 
     async def _step(self) -> bool:
@@ -139,16 +148,15 @@ class Lane:
         assert job is not None
         verdict = await self._attempt(job)
         self._doubt = False
-        match verdict:
-            case Onward(job=further):
-                self.job = further
-            case Lost():
-                self.job = None
-                self._queue.forget(job)
-            case _:
-                self.job = None
-                self._queue.tell(job, verdict)
-        return isinstance(verdict, Onward | Done | Released)
+        if isinstance(verdict, Onward):
+            self.job = verdict.job
+            return True
+        self.job = None
+        if isinstance(verdict, Lost):
+            self._queue.forget(job)
+            return False
+        self._queue.tell(job, verdict)
+        return isinstance(verdict, (Done, Released))
 
     async def _attempt(self, job: Job) -> Verdict:
         try:
@@ -211,11 +219,11 @@ class Queue:
 
     # What lanes ask and say. All of it is memory.
 
-    def take(self) -> Job | None:
+    def take(self, now: float) -> Job | None:
         """The next claimed job."""
         if not self._waiting:
             return None
-        self._taken_at = self.clock.monotonic()
+        self._taken_at = now
         job = self._waiting.popleft()
         self.pulse.job = job.id
         return job
@@ -272,13 +280,19 @@ class Queue:
             return Turn()
         worker = await self._registered()
         claimed = await self._exchange(worker, told, want)
-        if self._waiting:
-            self.wake_one()
+        self._wake_one()
         more = bool(self._told) or (claimed == want > 0 and self._wanted() > 0)
         return Turn(len(told) + claimed, len(told) + claimed, more=more)
 
-    def wake_one(self) -> None:
-        """One lane is woken, and each that takes a job wakes the next: quick jobs are done before another has begun."""
+    def wake_others(self) -> None:
+        """A lane begins: should it have to wait while jobs do, the next one is woken, which wakes the next. Quick jobs are
+        done before that comes to pass, and cost no other lane a turn."""
+        if self._waiting:
+            asyncio.get_running_loop().call_soon(self._wake_one)
+
+    def _wake_one(self) -> None:
+        if not self._waiting:
+            return
         for lane, loop in zip(self._lanes, self._lane_loops, strict=True):
             if lane.job is None:
                 loop.wake()
@@ -303,7 +317,7 @@ class Queue:
             host, pid = socket.gethostname(), os.getpid()
             async with self._line.use() as connection:
                 self._worker = await claims.register(
-                    connection, f"{host}-{pid}", terms.lease_s, terms.lanes, host, pid, self._version
+                    connection, f"{host}-{pid}", terms.lease_s, terms.lanes, host, pid, self._version, terms.folder
                 )
             self._heart = Heart(self._db.dsn, self._worker, terms.lease_s, self.pulse, self._lost)
             self._heart.start()
@@ -311,12 +325,14 @@ class Queue:
         return self._worker
 
     async def _exchange(self, worker: int, told: list[tuple[Job, Ending]], want: int) -> int:
-        rows = [settled(job, ending, self._terms.ladder, self.clock.random()) for job, ending in told]
+        done = [job for job, ending in told if isinstance(ending, Done)]
+        rest = ((job, ending) for job, ending in told if not isinstance(ending, Done))
+        rows = [settled(job, ending, self._terms.ladder, self.clock.random()) for job, ending in rest]
         self._doubt, doubted = True, self._doubt
         async with self._line.use() as connection:
             if doubted:
                 await claims.reconcile(connection, worker, list(self._held))
-            harvested = await claims.turn(connection, worker, rows, want, self._bus.node)
+            harvested = await claims.turn(connection, worker, rows, want, self._bus.node, done)
         self._doubt = False
         self._settle(told, harvested)
         return len(harvested.claimed)
@@ -398,5 +414,5 @@ class Queue:
         terms = self._terms
         async with self.acting() as connection:
             ages = (terms.keep_jobs_s, terms.keep_workers_s, terms.keep_stats_s)
-            removed, more = await claims.retire(connection, *ages, TEND_SLICE)
+            removed, more = await retire(connection, *ages, TEND_SLICE)
         return Turn(removed, removed, more=more)

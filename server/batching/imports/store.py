@@ -2,7 +2,10 @@
 
 Every verb is one transaction that takes the role of its caller: batchcast_owner with the user's name, so that row-level
 security shows nobody another's rows, or batchcast_worker for admins. What is not there and what is another's are refused in
-the same words. Changes are told on the bus (topic `imports`, the job's id) in the transaction that makes them.
+the same words. Changes are told on the bus (topic `imports`, the job's id) and noted in the audit trail in the transaction
+that makes them: what changes something answers with the number of its entry.
+
+A list is share-locked by whoever gives it a job, and updated by whoever deletes it: no job is left that fills a deleted list.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from typing import Final
 
 import asyncpg
 
+from server.batching import audit
 from server.batching.imports.claims import CHANNEL, TOPIC
 from server.batching.imports.plan import Progress, Status, checked_priority, progress, tier_of
 from server.core.identity import Identity
@@ -31,19 +35,26 @@ select set_config('idle_in_transaction_session_timeout', '10s', true), set_confi
     set_config('batchcast.owner', $2, true)"""
 
 NEW_LIST: Final = "insert into imports.audiences (owner, name) values ($1, $2) returning id"
-LIST_OWNER: Final = "select owner from imports.audiences where id = $1 and deleted_at is null for key share"
+LIST_OWNER: Final = "select owner from imports.audiences where id = $1 and deleted_at is null"
+LIST_TO_FILL: Final = f"{LIST_OWNER} for share"
+LIST_OF_JOB: Final = f"""
+select q.audience_id is null or a.id is not null from {_QUEUE} q left join lateral (
+    select id from imports.audiences where id = q.audience_id and deleted_at is null for share) a on true
+where q.id = $1"""  # noqa: S608  names are ours
 CREDENTIAL: Final = """
 select id from imports.credentials where owner = $1 and account = $2 and provider = $3"""
 NEW_JOB: Final = f"""
-insert into {_QUEUE} (owner, client_key, audience_id, source, provider, account, credential_id, file, priority, tier, turn,
-    max_retries)
-values ($1::text, $2, $3, $4, $5, $6, $7, $8, $9, $10::smallint, imports.take_turns($10::smallint, $1::text, 1), $11)
+insert into {_QUEUE} (owner, client_key, audience_id, source, provider, account, credential_id, file, file_name, folder,
+    priority, tier, turn, max_retries)
+values ($1::text, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12::smallint,
+    imports.take_turns($12::smallint, $1::text, 1), $13)
 on conflict (owner, client_key) where client_key is not null do nothing returning id"""  # noqa: S608  names are ours
 BY_KEY: Final = f"select id, source, account from {_QUEUE} where owner = $1 and client_key = $2"  # noqa: S608
 NOTIFY: Final = f"select pg_notify('{CHANNEL}', '')"
 _VIEW: Final = """
-    id, owner, client_key, audience_id, source, provider, account, credential_id, file, status, priority, tier, retry_count,
-    max_retries, pages, total, seen, imported, seen - imported - without_email as duplicates, without_email, rejected, error,
+    id, owner, client_key, audience_id, (select a.name from imports.audiences a where a.id = audience_id) as list_name, source,
+    provider, account, credential_id, file, file_name, status, priority, tier, retry_count, max_retries, pages, total, seen,
+    imported, seen - imported - without_email as duplicates, without_email, rejected, error,
     created_at, next_attempt_at, started_at, progress_at, finished_at,
     extract(epoch from coalesce(finished_at, progress_at) - started_at)::float8 as worked_s"""
 SHOW: Final = f"select {_VIEW} from {_QUEUE} where id = $1"  # noqa: S608  names are ours
@@ -72,13 +83,21 @@ select email, external_id, name, username, phone, status, joined_ms, extra from 
 where audience_id = $1 and email > $2
     and ($3::text is null or strpos(email, $3) > 0 or strpos(lower(name), $3) > 0 or strpos(lower(username), $3) > 0)
 order by email limit $4"""
-DELETE_LIST: Final = (
-    "update imports.audiences set deleted_at = clock_timestamp() where id = $1 and deleted_at is null returning id"
-)
+DELETE_LIST: Final = """
+update imports.audiences set deleted_at = clock_timestamp() where id = $1 and deleted_at is null returning owner, name"""
 CANCEL_OF_LIST: Final = f"""
 update {_QUEUE} set status = 'cancelled', worker_id = null, next_attempt_at = null, finished_at = clock_timestamp()
 where audience_id = $1 and owner = $2 and status in ('scheduled', 'pending', 'processing') returning id"""  # noqa: S608
-BY_STATUS: Final = f"select status, count(*) from {_QUEUE} group by status"  # noqa: S608  names are ours
+# Never the whole queue: what waits and what failed by partial indexes, what was completed from the days' statistics. With half a
+# million finished jobs a `group by status` reads all of them.
+BY_STATUS: Final = f"""
+select 'scheduled' as status, count(*) from {_QUEUE} where status = 'scheduled'
+union all select 'pending', count(*) from {_QUEUE} where status = 'pending'
+union all select 'processing', count(*) from {_QUEUE} where status = 'processing'
+union all select 'failed', count(*) from {_QUEUE} where status = 'failed'
+union all select 'cancelled', count(*) from {_QUEUE} where status = 'cancelled'
+union all select 'completed', coalesce(sum(completed), 0)::bigint - (select completed from imports.removed)
+    from imports.stats_shard"""  # noqa: S608  names are ours
 WORKERS: Final = """
 select id, name, status, current_job, jobs_processed, total_members_processed, host, pid, version, lanes,
     extract(epoch from clock_timestamp() - last_heartbeat)::float8 as heartbeat_age_s
@@ -96,6 +115,10 @@ class Request:
     provider: str | None = None
     account: str | None = None
     file: str | None = None
+    """The name it is kept under in `folder`, which is the id of a folder that hosts may share."""
+    file_name: str | None = None
+    """The name that its sender gave it; only to be shown."""
+    folder: str | None = None
     priority: int = 5
     client_key: str | None = None
     max_retries: int = RETRIES_DEFAULT
@@ -109,11 +132,13 @@ class JobView:
     owner: str
     client_key: str | None
     audience_id: int | None
+    list_name: str | None
     source: str
     provider: str | None
     account: str | None
     credential_id: int | None
     file: str | None
+    file_name: str | None
     status: Status
     priority: int
     tier: int
@@ -142,10 +167,23 @@ class JobView:
 
 @dataclass(frozen=True, slots=True)
 class Created:
-    """The job, and whether it is new: a repeated client key answers with the job that it made."""
+    """The job, and its audit entry when it is new: a repeated client key answers with the job that it made."""
 
     job: JobView
-    new: bool
+    audit_id: int | None
+
+    @property
+    def new(self) -> bool:
+        """Did this call make it?"""
+        return self.audit_id is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """The job as it is now, and the audit entry of the change."""
+
+    job: JobView
+    audit_id: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,10 +268,11 @@ class Imports:
         _check(request)
         try:
             async with self._as(who) as connection:
-                job_id = await self._insert(connection, request, owner, who)
-                return Created(await _show(connection, job_id), new=True)
+                job = await _show(connection, await self._insert(connection, request, owner, who))
+                told = {"owner": job.owner, "listId": job.audience_id, "listName": job.list_name, **_wish(request)}
+                return Created(job, await audit.write(connection, who.user, "import", f"job {job.id}", after=told))
         except _AlreadyThere:
-            return Created(await self._by_key(request, who, owner), new=False)
+            return Created(await self._by_key(request, who, owner), None)
 
     async def show(self, job_id: int, who: Identity) -> JobView:
         """One job."""
@@ -248,19 +287,20 @@ class Imports:
             rows = await connection.fetch(LIST, _mine(who), status, before, min(limit, PAGE_MOST))
         return [JobView(*row) for row in rows]
 
-    async def cancel(self, job_id: int, who: Identity) -> JobView:
+    async def cancel(self, job_id: int, who: Identity) -> Changed:
         """Stop it, also while it is worked on: whatever its worker writes next is refused."""
-        return await self._change(job_id, who, CANCEL, "has ended already; there is nothing to cancel")
+        return await self._change("import-cancel", CANCEL, job_id, who, "has ended already; there is nothing to cancel")
 
-    async def requeue(self, job_id: int, who: Identity) -> JobView:
+    async def requeue(self, job_id: int, who: Identity) -> Changed:
         """Once more, from where it stopped, with all its retries."""
-        return await self._change(job_id, who, REQUEUE, "waits or is worked on; only what has failed can be requeued")
+        otherwise = "waits or is worked on; only what has failed can be requeued"
+        return await self._change("import-requeue", REQUEUE, job_id, who, otherwise)
 
-    async def set_priority(self, job_id: int, priority: int, who: Identity) -> JobView:
+    async def set_priority(self, job_id: int, priority: int, who: Identity) -> Changed:
         """Another priority, while it waits."""
         checked_priority(priority, who)
-        reason = "waits no longer; its priority has no meaning now"
-        return await self._change(job_id, who, PATCH, reason, priority, tier_of(priority))
+        otherwise = "waits no longer; its priority has no meaning now"
+        return await self._change("import-set-priority", PATCH, job_id, who, otherwise, priority, tier_of(priority))
 
     async def rejected(self, job_id: int, who: Identity, after: int = -1, limit: int = 100) -> Sequence[asyncpg.Record]:
         """Rows of the source that are no members: row, field, reason; `after` is the last row of the page before."""
@@ -293,14 +333,18 @@ class Imports:
                 yield contact
             after = page[-1].email
 
-    async def delete_list(self, audience_id: int, who: Identity) -> None:
-        """Gone at once for everybody, its jobs with it; the rows follow in slices."""
+    async def delete_list(self, audience_id: int, who: Identity) -> int:
+        """Gone at once for everybody, its jobs with it; the rows follow in slices. Returns the audit entry."""
         async with self._as(who) as connection:
-            owner = await _list_owner(connection, audience_id)
-            jobs = [row["id"] for row in await connection.fetch(CANCEL_OF_LIST, audience_id, owner)]
-            await connection.execute(DELETE_LIST, audience_id)
+            gone = await connection.fetchrow(DELETE_LIST, audience_id)
+            if gone is None:
+                raise _no_list(audience_id)
+            jobs = [row["id"] for row in await connection.fetch(CANCEL_OF_LIST, audience_id, gone["owner"])]
+            before = {"owner": gone["owner"], "name": gone["name"], "cancelled": len(jobs)}
+            entry = await audit.write(connection, who.user, "list-delete", f"list {audience_id}", before)
             if jobs:
                 await self._bus.publish(connection, TOPIC, {"jobs": jobs})
+            return entry
 
     # Everything.
 
@@ -310,7 +354,7 @@ class Imports:
             raise Refused(Code.FORBIDDEN, "the state of all imports is for admins; list your own instead")
         async with self._as(who) as connection:
             return Overview(
-                {row["status"]: row["count"] for row in await connection.fetch(BY_STATUS)},
+                {row["status"]: row["count"] for row in await connection.fetch(BY_STATUS) if row["count"] > 0},
                 tuple(WorkerView(**row) for row in await connection.fetch(WORKERS, workers)),
                 tuple(Day(*row) for row in await connection.fetch(DAYS, days)),
             )
@@ -328,10 +372,10 @@ class Imports:
         credential = await _credential(connection, request, owner)
         audience = await _audience(connection, request, owner)
         tier = tier_of(request.priority)
-        values = (request.source, request.provider, request.account, credential, request.file, request.priority, tier)
-        job: int | None = await connection.fetchval(
-            NEW_JOB, owner, request.client_key, audience, *values, request.max_retries
-        )
+        source = (request.source, request.provider, request.account, credential)
+        file = (request.file, request.file_name, request.folder)
+        values = (*source, *file, request.priority, tier, request.max_retries)
+        job: int | None = await connection.fetchval(NEW_JOB, owner, request.client_key, audience, *values)
         if job is None:
             raise _AlreadyThere
         await connection.execute(NOTIFY)
@@ -345,15 +389,36 @@ class Imports:
                 raise Refused(Code.CONFLICT, message, field="key")
             return await _show(connection, row["id"])
 
-    async def _change(self, job_id: int, who: Identity, sql: str, otherwise: str, *values: object) -> JobView:
+    async def _change(
+        self, action: str, sql: str, job_id: int, who: Identity, otherwise: str, *values: object
+    ) -> Changed:
         async with self._as(who) as connection:
+            before = await _show(connection, job_id)
+            if sql is REQUEUE and not await connection.fetchval(LIST_OF_JOB, job_id):
+                raise Refused(Code.CONFLICT, f"the list of the job {job_id} was deleted; ask for the import anew")
             changed = await connection.fetchval(sql, job_id, *values)
             job = await _show(connection, job_id)
             if changed is None:
                 raise Refused(Code.CONFLICT, f"the job {job_id} is {job.status}: it {otherwise}")
             await connection.execute(NOTIFY)
+            entry = await audit.write(connection, who.user, action, f"job {job_id}", _state(before), _state(job))
             await self._bus.publish(connection, TOPIC, {"jobs": [job_id]})
-            return job
+            return Changed(job, entry)
+
+
+def _wish(request: Request) -> dict[str, object]:
+    """What the audit trail keeps of a request."""
+    return {
+        "source": request.source,
+        "provider": request.provider,
+        "account": request.account,
+        "fileName": request.file_name,
+        "priority": request.priority,
+    }
+
+
+def _state(job: JobView) -> dict[str, object]:
+    return {"status": job.status, "priority": job.priority}
 
 
 def _user(who: Identity) -> str:
@@ -378,6 +443,8 @@ def _check(request: Request) -> None:
         raise Refused(Code.BAD_MESSAGE, "maxRetries goes from 0 to 100", field="maxRetries", limit=100)
     if request.source == "provider" and not (request.provider and request.account):
         raise Refused(Code.BAD_MESSAGE, "an import from a provider names its account", field="account")
+    if request.source == "file" and not request.file:
+        raise Refused(Code.BAD_MESSAGE, "an import from a file comes with the file: send it as the body", field="file")
 
 
 async def _credential(connection: Connection, request: Request, owner: str) -> int | None:
@@ -395,7 +462,7 @@ async def _audience(connection: Connection, request: Request, owner: str) -> int
         assert request.list_name is not None
         made: int = await connection.fetchval(NEW_LIST, owner, request.list_name.strip())
         return made
-    if await _list_owner(connection, request.audience_id) != owner:
+    if await connection.fetchval(LIST_TO_FILL, request.audience_id) != owner:
         raise _no_list(request.audience_id)
     return request.audience_id
 

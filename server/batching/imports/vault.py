@@ -2,7 +2,7 @@
 
     sealer = Sealer.of(IMPORTS_KEY, IMPORTS_KEY_PREVIOUS)          None when no key is set: credentials can't be kept then
     vault = Vault(db, sealer)
-    await vault.add(owner, account, provider, value)               rotate, remove, listed, check: the verbs of their owner
+    await vault.add(who, account, provider, value)                 rotate, remove, listed, check: the verbs of their owner
     await vault.key(id)                                            for workers; AuthFailed says why there is none
     await vault.reseal()                                           a turn's slice after IMPORTS_KEY was changed
 
@@ -13,8 +13,8 @@ Changing IMPORTS_KEY: the old one becomes IMPORTS_KEY_PREVIOUS and still opens; 
 says how many are left; then the old one may be forgotten. Rotating a credential replaces the provider's key itself.
 
 Every statement runs under the service's role: no owner's role may read or write what is sealed, so whose a credential is
-is asked in each of them (`owner` None: an admin or the service, who may touch all). A value is a SecretStr from the moment
-it is known to be well-formed; no error, log line or repr holds it.
+is asked in each of them (an admin may touch all). A change and its entry in the audit trail are one transaction. A value is a
+SecretStr from the moment it is known to be well-formed; no error, log line, repr or audit entry holds it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from pydantic import SecretStr
 
+from server.batching import audit
 from server.batching.imports.provider import Check, CredentialId
+from server.core.identity import Identity
 from server.core.member import AuthFailed, Retryable
 from server.edge.postgres import Connection, Database
 from server.errors import Code, Refused, StartRefused, Unavailable
@@ -76,7 +78,7 @@ ROTATE: Final = f"""
 update imports.credentials
 set sealed = $2, key_id = $3, rotated_at = clock_timestamp(), checked_at = null, check_result = null
 where id = $1 returning {_PUBLIC}"""  # noqa: S608  names are ours
-REMOVE: Final = f"delete from imports.credentials where {_MINE}"  # noqa: S608  names are ours
+REMOVE: Final = f"delete from imports.credentials where {_MINE} returning {_PUBLIC}"  # noqa: S608  names are ours
 CHECKED: Final = f"""
 update imports.credentials set checked_at = clock_timestamp(), check_result = $3
 where id = $1 and sealed = $2 returning {_PUBLIC}"""  # noqa: S608  names are ours
@@ -103,6 +105,22 @@ class Credential:
     rotated_ms: int | None
     checked_ms: int | None
     check_result: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A credential as it is now, and the audit entry of the change."""
+
+    credential: Credential
+    audit_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the provider said of a key, and the audit entry of the question."""
+
+    check: Check
+    audit_id: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,54 +187,56 @@ class Vault:
         self._db = db
         self._sealer = sealer
 
-    async def add(self, owner: str, account: str, provider: str, value: str) -> Credential:
+    async def add(self, who: Identity, account: str, provider: str, value: str) -> Kept:
         """Keep a key; Refused when this owner has one for the account already."""
         key = _checked_value(value)
+        owner = _user(who)
         _check_names(owner, account, provider)
         sealer = self._ready()
         sealed = sealer.seal(owner, account, provider, key)
         try:
             async with self._acting() as connection:
                 row = await connection.fetchrow(ADD, owner, account, provider, sealed, sealer.key_id)
+                kept = await _kept(connection, who, "credential-add", row)
         except asyncpg.UniqueViolationError:
             message = f"there is a credential for account {account} already: rotate it, or remove it first"
             raise Refused(Code.CONFLICT, message, field="account") from None
-        assert row is not None
-        log.info("credential added", credential=row["id"], owner=owner, account=account)
-        return _credential(row)
+        log.info("credential added", credential=kept.credential.id, owner=owner, account=account)
+        return kept
 
-    async def listed(self, owner: str | None, after: int = 0) -> list[Credential]:
-        """Theirs (None: everyone's), by id, at most LISTED_MOST."""
+    async def listed(self, who: Identity, after: int = 0) -> list[Credential]:
+        """Theirs (an admin's: everyone's), by id, at most LISTED_MOST."""
         async with self._acting() as connection:
-            return [_credential(row) for row in await connection.fetch(LIST, owner, after, LISTED_MOST)]
+            return [_credential(row) for row in await connection.fetch(LIST, _mine(who), after, LISTED_MOST)]
 
-    async def rotate(self, owner: str | None, credential: CredentialId, value: str) -> Credential:
+    async def rotate(self, who: Identity, credential: CredentialId, value: str) -> Kept:
         """Replace the key; pages that are being asked for still use the old one."""
         key, sealer = _checked_value(value), self._ready()
         async with self._acting() as connection:
-            found = _credential(_present(await connection.fetchrow(LOCK, credential, owner), credential))
+            found = _credential(_present(await connection.fetchrow(LOCK, credential, _mine(who)), credential))
             sealed = sealer.seal(found.owner, found.account, found.provider, key)
             row = await connection.fetchrow(ROTATE, credential, sealed, sealer.key_id)
-        assert row is not None
+            kept = await _kept(connection, who, "credential-rotate", row)
         log.info("credential rotated", credential=credential)
-        return _credential(row)
+        return kept
 
-    async def remove(self, owner: str | None, credential: CredentialId) -> None:
-        """Forget a key; jobs that wait for their turn with it will end and say so."""
+    async def remove(self, who: Identity, credential: CredentialId) -> int:
+        """Forget a key; jobs that wait for their turn with it will end and say so. Returns the audit entry."""
         async with self._acting() as connection:
-            if await connection.execute(REMOVE, credential, owner) == "DELETE 0":
-                raise _missing(credential)
+            gone = _credential(_present(await connection.fetchrow(REMOVE, credential, _mine(who)), credential))
+            entry = await audit.write(connection, who.user, "credential-remove", _target(gone), _said(gone))
         log.info("credential removed", credential=credential)
+        return entry
 
     async def check(
         self,
-        owner: str | None,
+        who: Identity,
         credential: CredentialId,
         ask: Callable[[CredentialId, str, SecretStr], Awaitable[Check]],
-    ) -> Check:
+    ) -> Asked:
         """Ask the provider (`Provider.check`) and remember what it said, unless the key was replaced meanwhile."""
         async with self._acting() as connection:
-            row = _present(await connection.fetchrow(READ, credential, owner), credential)
+            row = _present(await connection.fetchrow(READ, credential, _mine(who)), credential)
         found = _credential(row)
         try:
             answer = await ask(found.id, found.account, self._ready().open(found, row["sealed"]))
@@ -224,7 +244,10 @@ class Vault:
             answer = Check(False, None, failed.message)
         async with self._acting() as connection:
             await connection.execute(CHECKED, credential, row["sealed"], answer.message)
-        return answer
+            after = {**_said(found), "ok": answer.ok}
+            return Asked(
+                answer, await audit.write(connection, who.user, "credential-check", _target(found), after=after)
+            )
 
     async def key(self, credential: CredentialId) -> SecretStr:
         """The value, for whoever asks the provider; AuthFailed when it is gone or does not open, Retryable without IMPORTS_KEY."""
@@ -260,6 +283,32 @@ class Vault:
 
 def _credential(row: asyncpg.Record) -> Credential:
     return Credential(**{name: row[name] for name in Credential.__slots__})
+
+
+async def _kept(connection: Connection, who: Identity, action: str, row: asyncpg.Record | None) -> Kept:
+    assert row is not None, "a credential that was written is there"
+    credential = _credential(row)
+    after = _said(credential)
+    return Kept(credential, await audit.write(connection, who.user, action, _target(credential), after=after))
+
+
+def _target(credential: Credential) -> str:
+    return f"credential {credential.id}"
+
+
+def _said(credential: Credential) -> dict[str, object]:
+    return {"owner": credential.owner, "account": credential.account, "provider": credential.provider}
+
+
+def _mine(who: Identity) -> str | None:
+    """Whose credentials count; everyone's for an admin."""
+    return None if who.admin else _user(who)
+
+
+def _user(who: Identity) -> str:
+    if not who.user:
+        raise Refused(Code.UNAUTHORIZED, "credentials need a token that says who you are")
+    return who.user
 
 
 def _present(row: asyncpg.Record | None, credential: CredentialId) -> asyncpg.Record:

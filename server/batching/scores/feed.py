@@ -17,6 +17,7 @@ import asyncpg
 import orjson
 import structlog
 
+from server.batching import audit
 from server.batching.lag import Lag
 from server.batching.loop import Loop, Occasion, Turn, TurnRecord
 from server.batching.panel import Panel
@@ -368,7 +369,7 @@ class Feed:
     async def force(self, who: Identity) -> dict[str, object]:
         """Flush now; answers when every viewer's frame has been handed over or is counted as deferred."""
         async with self._db.connection() as connection:
-            audit_id = await store.audit(connection, who.user, "force-batch", "scores")
+            audit_id = await audit.write(connection, who.user, "force-batch", "scores")
         record = await self._flush.run_now()
         turn = {name: getattr(record, name) for name in ("taken", "done", "failed", "deferred")}
         turn["seconds"] = round(record.seconds, 6)
@@ -418,7 +419,7 @@ class Feed:
                     await connection.execute(_UNSET, name)
                 else:
                     await connection.execute(_SET, name, orjson.dumps(value).decode(), who.user)
-            audit_id = await store.audit(connection, who.user, "configure", "batching", before, dict(values))
+            audit_id = await audit.write(connection, who.user, "configure", "batching", before, dict(values))
             await self._bus.publish(connection, CONFIG_TOPIC, {n: self._announced(n, v) for n, v in values.items()})
         return audit_id
 

@@ -305,21 +305,3 @@ async def drop_partitions(connection: asyncpg.Connection, now_ms: int, keep_h: i
             dropped += 1
     await connection.execute("delete from feed.applied_rest where at < $1", oldest)
     return dropped
-
-
-AUDIT: Final = """
-insert into ops.audit (who, action, target, before, after) values ($1, $2, $3, $4, $5) returning id"""
-
-
-async def audit(
-    connection: asyncpg.Connection,
-    who: str | None,
-    action: str,
-    target: str,
-    before: object = None,
-    after: object = None,
-) -> int:
-    """Note who did what; returns the audit id that the answer shows."""
-    values = (None if value is None else orjson.dumps(value).decode() for value in (before, after))
-    audit_id: int = await connection.fetchval(AUDIT, who, action, target, *values)
-    return audit_id

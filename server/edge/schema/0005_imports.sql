@@ -14,11 +14,14 @@ declare
 begin
     foreach role_name in array array['batchcast_owner', 'batchcast_worker'] loop
         begin
-            execute format('create role %I nologin', role_name);
+            if to_regrole(role_name) is null then
+                execute format('create role %I nologin', role_name);
+            end if;
         exception when duplicate_object or unique_violation then
             null;
         end;
-        if not pg_has_role(current_user, role_name, 'set') then
+        if not pg_has_role(current_user, role_name,
+                case when current_setting('server_version_num')::int >= 160000 then 'set' else 'member' end) then
             execute format('grant %I to %I', role_name, current_user);
         end if;
     end loop;

@@ -68,7 +68,7 @@ export class JobDetail {
   }
 
   aboutFacts(job) {
-    const list = element("button", { type: "button", class: "link", "data-list": String(job.listId) }, this.page.listName(job.listId));
+    const list = element("button", { type: "button", class: "link", "data-list": String(job.listId) }, this.page.listName(job.listId, job.listName));
     const next = job.nextAttemptAtMs ? [fact("Next try", job.nextAttemptAtMs)] : [];
     return [["List", list], ["From", sourceOf(job)], ["Owner", job.owner], ["Priority", `${job.priority} of 9`], ["Retries", `${job.retryCount} of ${job.maxRetries}`],
       fact("Made", job.createdAtMs), fact("Started", job.startedAtMs), ...next, fact("Ended", job.finishedAtMs)];
@@ -80,7 +80,7 @@ export class JobDetail {
     if (this.actions.dataset.may === may.join(" ")) return;
     this.actions.dataset.may = may.join(" ");
     const done = (changed) => this.page.jobChanged(changed);
-    const options = () => ({ listName: this.page.listName(this.job.listId), admin: this.page.admin, done });
+    const options = () => ({ listName: this.page.listName(this.job.listId, this.job.listName), admin: this.page.admin, done });
     const all = { cancel: ["Cancel…", cancelJob, "stop"], priority: ["Priority…", setPriority, "list"], requeue: ["Requeue…", requeueJob, "work"] };
     this.actions.replaceChildren(...may.map((name) => {
       const [words, ask, picture] = all[name];

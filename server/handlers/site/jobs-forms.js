@@ -65,7 +65,7 @@ function sendImport(form, { into, key }) {
   const [chosen] = file.files;
   const type = FILE_TYPES[chosen.name.split(".").at(-1).toLowerCase()];
   if (type === undefined) throw Object.assign(new Error(`${chosen.name} is neither .csv nor .ndjson (.jsonl).`), { field: "file" });
-  return api(`/imports?${new URLSearchParams(wanted)}`, { method: "POST", body: chosen.slice(0, chosen.size, type) });
+  return api(`/imports?${new URLSearchParams({ ...wanted, fileName: chosen.name })}`, { method: "POST", body: chosen.slice(0, chosen.size, type) });
 }
 
 // ---- a job --------------------------------------------------------------------------------------------------------

@@ -18,8 +18,8 @@ export const REQUEUED = new Set(["scheduled", "failed", "cancelled"]);
 
 export const statusBadge = (status) => element("span", { class: "status", "data-status": status, title: STATUSES[status].about }, icon(STATUSES[status].icon), STATUSES[status].words);
 
-/** Where members come from: "whop · biz_demo", "CSV file"; a spooled file has a number of the server's in place of its name. */
-export const sourceOf = ({ source, provider, account, file }) => (source === "file" ? `${file?.match(/\.(\w+)$/)?.[1].toUpperCase() ?? "a"} file` : `${provider} · ${account}`);
+/** Where members come from: "whop · biz_demo", a file by its own name, or "CSV file" when nobody said how it is called. */
+export const sourceOf = ({ source, provider, account, file, fileName }) => (source === "file" ? fileName ?? `${file?.match(/\.(\w+)$/)?.[1].toUpperCase() ?? "a"} file` : `${provider} · ${account}`);
 
 export const rateOf = ({ rate }) => (rate ? `${number(rate < 10 ? Math.round(rate * 10) / 10 : Math.round(rate))} members/s` : null);
 

@@ -116,7 +116,7 @@ class Page {
     const columns = [
       { key: "id", name: "Import", type: "text", format: link, csv: (id) => id },
       { key: "status", name: "Status", type: "text", format: statusBadge, csv: (status) => STATUSES[status].words },
-      { key: "listId", name: "List", type: "text", format: (id) => this.listName(id), csv: (id) => this.listName(id) },
+      { key: "listId", name: "List", type: "text", format: (id, job) => this.listName(id, job.listName), csv: (id, job) => this.listName(id, job.listName) },
       { key: "percent", name: "Progress", type: "text", format: (_, job) => progressCell(job), csv: (_, job) => progressWords(job).join(" · ") },
       { key: "imported", name: "Contacts", type: "number", format: number, exact: (_, job) => `${number(job.imported)} new in the list, of ${count(job.seen, "member")} read` },
       { key: "error", name: "Errors", type: "text", format: (_, job) => errorCell(job), csv: (_, job) => errorLine(job) },
@@ -254,14 +254,15 @@ class Page {
   /** One's own import has come to its end while one looks on: say so. */
   ended(before, { status, imported, error }) {
     if (before.owner !== this.client.sub || !ACTIVE.has(before.status) || before.status === status) return;
-    if (status === "completed") notify(`Import ${before.id} is complete: ${count(imported, "new contact")} in “${this.listName(before.listId)}”.`);
+    if (status === "completed") notify(`Import ${before.id} is complete: ${count(imported, "new contact")} in “${this.listName(before.listId, before.listName)}”.`);
     if (status === "failed") notify(`Import ${before.id} has failed: ${error}`, { error: true });
   }
 
   // ---- what the person does -----------------------------------------------------------------------------------------
 
-  listName(id) {
-    return this.lists.get(id)?.name ?? (id === null ? "–" : this.gone.has(id) ? `deleted list ${id}` : `list ${id}`);
+  /** `known`: what the job says; a list may be older than those on this page. */
+  listName(id, known = null) {
+    return this.gone.has(id) ? `deleted list ${id}` : this.lists.get(id)?.name ?? known ?? (id === null ? "–" : `list ${id}`);
   }
 
   ownCredentials() {
@@ -312,7 +313,7 @@ class Page {
     if (job === null) return;
     this.listDetail.id = null;
     this.mark({ job: String(id), list: null });
-    this.drawer.open(`Import ${id}`, `${this.listName(job.listId)} · ${sourceOf(job)}`, ...this.jobDetail.open(job));
+    this.drawer.open(`Import ${id}`, `${this.listName(job.listId, job.listName)} · ${sourceOf(job)}`, ...this.jobDetail.open(job));
   }
 
   async openList(id) {

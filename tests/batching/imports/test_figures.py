@@ -8,7 +8,7 @@ import pytest
 from pydantic import SecretStr
 
 from server.batching.imports.figures import REFUSED, RULES, STUCK_TURNS, WATCH, Figures, Pace, suggested, week
-from server.batching.imports.provider import _Answer, _refusal
+from server.batching.imports.provider import CredentialId, _Answer, _refusal
 from server.batching.imports.store import Day, Overview, WorkerView
 from server.batching.loop import TurnRecord
 
@@ -51,9 +51,23 @@ def test_a_queue_is_stuck_when_jobs_wait_without_a_worker_for_a_while() -> None:
         assert stuck(turns(other, *[waits] * (STUCK_TURNS - 1)), 0) is None
 
 
+def test_files_that_nobody_can_read_are_told_of_after_a_while_even_when_workers_live() -> None:
+    stranded, fine = Figures(pending=3, stranded=2, workers=4), Figures(pending=3, workers=4)
+    rule = RULE["imports-stranded"]
+    assert "2 imports of files" in str(rule(turns(*[stranded] * STUCK_TURNS), 0))
+    assert rule(turns(*[stranded] * (STUCK_TURNS - 1)), 0) is None
+    assert rule(turns(*[stranded] * (STUCK_TURNS - 1), fine), 0) is None
+    assert rule(turns(*[stranded] * STUCK_TURNS, error="PostgreSQL is away"), 0) is None
+
+
+def test_credentials_that_were_refused_are_named() -> None:
+    told = RULE["imports-credential-refused"](turns(Figures(refused_lately=2, refused="3, 7")), 0)
+    assert "(3, 7)" in str(told)
+
+
 @pytest.mark.parametrize(("status", "refused"), [(401, True), (403, True), (404, False), (400, False)])
 def test_what_the_provider_says_of_a_bad_key_is_known_as_that(status: int, refused: bool) -> None:
-    error = _refusal(_Answer(status, None, b"{}"), "biz_demo", SecretStr("k"), 0)
+    error = _refusal(_Answer(status, None, b"{}"), CredentialId(3), "biz_demo", SecretStr("k"), 0)
     assert bool(re.search(REFUSED, error.message)) is refused
     assert re.search(REFUSED, "credential 7 was removed: add one") and not re.search(REFUSED, "no credential")
 

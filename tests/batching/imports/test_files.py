@@ -316,5 +316,5 @@ async def test_a_full_disk_is_told_clearly_and_leaves_nothing(tmp_path: Path) ->
 
 async def test_a_folder_that_cannot_be_written_to_is_told_clearly(tmp_path: Path) -> None:
     written(tmp_path, "", "imports")
-    with pytest.raises(Unavailable, match="DATA_DIR"):
+    with pytest.raises(Unavailable, match="IMPORTS_FOLDER"):
         await spool(body(b"x"), tmp_path / "imports" / "7.csv", 100)

@@ -11,7 +11,7 @@ from server.batching.imports.plan import Again, Done, Failed, Job, Ladder, Onwar
 from server.batching.imports.queue import Terms
 from server.edge.postgres import Database
 from server.errors import Unavailable
-from tests.batching.imports.world import QUICK, ask, expire, job, nothing, put, statuses, tell, until, working
+from tests.batching.imports.world import LIMIT_S, QUICK, ask, expire, job, nothing, put, statuses, tell, until, working
 
 IN_A_MOMENT = Ladder(first_s=0.01, cap_s=0.02)
 
@@ -64,6 +64,69 @@ async def test_a_job_of_many_steps_keeps_its_lane_and_others_run_beside_it(db: D
     async with working(db, work):
         await until(lambda: all_ended(db))
     assert list(lanes.values()) == [5, 5]
+
+
+async def test_while_jobs_wait_for_the_world_all_lanes_are_at_work(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queue, "STUCK_S", 600.0)
+    await put(db, 8)
+    lanes, at_once = asyncio.Barrier(4), []
+
+    async def work(job: Job) -> Verdict:
+        await asyncio.wait_for(lanes.wait(), LIMIT_S)
+        at_once.append(job.id)
+        return Done()
+
+    async with working(db, work, Terms(lanes=4, lease_s=2, poll_ms=100)):
+        await until(lambda: all_ended(db), "four steps meet, twice")
+    assert len(at_once) == 8
+
+
+async def test_a_job_whose_last_page_is_stored_ends_as_it_is(db: Database) -> None:
+    (only,) = await put(db, drained=True, cursor="last", seen=7, retry_count=2)
+    async with working(db):
+        await until(lambda: all_ended(db))
+    row = await job(db, only)
+    assert (row["status"], row["drained"], row["cursor"], row["seen"], row["retry_count"]) == (
+        "completed",
+        True,
+        "last",
+        7,
+        2,
+    )
+
+
+async def test_quick_jobs_cost_no_other_lane_a_turn(db: Database) -> None:
+    async with working(db, nothing, Terms(lanes=4, poll_ms=600_000)) as place:
+        await until(lambda: place.queue.worker is not None)
+        await put(db, 30)
+        await until(lambda: all_ended(db))
+        turns = [place.panel.state(f"imports-lane-{number}").turns for number in (1, 2, 3, 4)]
+    assert turns[0] > 0
+    assert turns[1:] == [0, 0, 0]
+
+
+async def test_endings_of_all_kinds_are_written_together_each_to_its_own_job(db: Database) -> None:
+    ids = await put(db, 40)
+
+    async def work(job: Job) -> Verdict:
+        kinds = (Done(), Failed(f"no {job.id}", afresh=True), Again(f"later {job.id}", 3600.0), Done())
+        return kinds[job.id % 4]
+
+    async with working(db, work, Terms(lanes=1, lease_s=2, poll_ms=100)) as place:
+        await until(lambda: place.queue.pulse.jobs == 40, "all have been tried")
+        await until(lambda: nobody_is_at_work(db), "all is written")
+    rows = [await job(db, number) for number in ids]
+    expected = ("completed", "failed", "scheduled", "completed")
+    assert [row["status"] for row in rows] == [expected[number % 4] for number in ids]
+    assert [row["error"] for row in rows] == [(None, f"no {n}", f"later {n}", None)[n % 4] for n in ids]
+    assert [row["retry_count"] for row in rows] == [int(n % 4 == 2) for n in ids]
+    assert await ask(db, "select (completed_jobs, failed_jobs)::text from imports.batch_processing_stats") == "(20,10)"
+
+
+async def nobody_is_at_work(db: Database) -> bool:
+    return not set(await statuses(db)) & {"pending", "processing"}
 
 
 async def test_a_failure_is_tried_again_by_the_ladder_until_it_is_the_last(db: Database) -> None:
@@ -294,9 +357,9 @@ async def test_a_claim_whose_answer_was_lost_is_let_go_before_the_next(
     ids = await put(db, 3)
     turn, lost = claims.turn, 0
 
-    async def losing(connection, number, told, wanted, node):  # type: ignore[no-untyped-def]
+    async def losing(*arguments):  # type: ignore[no-untyped-def]
         nonlocal lost
-        harvested = await turn(connection, number, told, wanted, node)
+        harvested = await turn(*arguments)
         if harvested.claimed and not lost:
             lost = len(harvested.claimed)
             raise ConnectionResetError("the answer was lost")

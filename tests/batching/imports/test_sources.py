@@ -9,17 +9,19 @@ from server.batching.imports.plan import Job
 from server.batching.imports.provider import Provider, Terms
 from server.batching.imports.sources import Sources
 from server.batching.imports.vault import Sealer, Vault
+from server.core.identity import Identity
 from server.core.member import AuthFailed, Unusable
 from server.edge.clock import SystemClock
 from server.edge.postgres import Database
 from tests.doubles.members import FORBIDDEN, GOOD, Members
 
+ADA = Identity("ada")
 KEY = SecretStr("a key of the environment, long enough")
 
 
 async def test_a_job_of_a_provider_pages_with_its_credentials_present_key(db: Database, tmp_path: Path) -> None:
     vault = Vault(db, Sealer.of(KEY))
-    kept = await vault.add("ada", "biz_7", "whop", FORBIDDEN)
+    kept = (await vault.add(ADA, "biz_7", "whop", FORBIDDEN)).credential
     async with Members(members=30) as double:
         provider = await Provider.open(Terms(url=double.url), SystemClock())
         try:
@@ -27,7 +29,7 @@ async def test_a_job_of_a_provider_pages_with_its_credentials_present_key(db: Da
             job = Job(1, 1, account="biz_7", credential_id=kept.id)
             with pytest.raises(AuthFailed):
                 await (await sources(job)).page(None)
-            await vault.rotate("ada", kept.id, GOOD)
+            await vault.rotate(ADA, kept.id, GOOD)
             assert len((await (await sources(job)).page(None)).members) == 7
         finally:
             await provider.close()

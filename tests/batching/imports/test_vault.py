@@ -4,13 +4,16 @@ import asyncio
 import traceback
 from collections.abc import Awaitable, Callable
 
+import asyncpg
 import pytest
 from pydantic import SecretStr
 from structlog.testing import capture_logs
 
+from server.batching import audit
 from server.batching.imports import vault as module
 from server.batching.imports.provider import Check, CredentialId, Provider, Terms
 from server.batching.imports.vault import Credential, Sealer, Vault
+from server.core.identity import Identity
 from server.core.member import AuthFailed, Retryable
 from server.edge.clock import VirtualClock
 from server.edge.postgres import Database
@@ -22,6 +25,8 @@ NEW = SecretStr("the new key of the environment, long enough")
 VALUE = "whop_a-very-secret-value"
 OTHER = "whop_another-secret-value"
 NOBODYS = CredentialId(999)
+ADA, BEN, EVE = Identity("ada"), Identity("ben"), Identity("eve")
+ADMIN = Identity("root", frozenset(["admin"]))
 
 
 def sealer(current: SecretStr = OLD, previous: SecretStr | None = None) -> Sealer:
@@ -33,6 +38,10 @@ def sealer(current: SecretStr = OLD, previous: SecretStr | None = None) -> Seale
 @pytest.fixture
 def vault(db: Database) -> Vault:
     return Vault(db, sealer())
+
+
+async def added(vault: Vault, who: Identity, account: str, value: str = VALUE) -> Credential:
+    return (await vault.add(who, account, "whop", value)).credential
 
 
 def row(sealed_by: Sealer, owner: str = "ada", account: str = "biz_1") -> Credential:
@@ -121,7 +130,7 @@ def test_a_sealer_shows_no_key() -> None:
 
 
 async def test_a_key_is_kept_sealed_and_given_only_to_who_asks_the_provider(db: Database, vault: Vault) -> None:
-    kept = await vault.add("ada", "biz_1", "whop", f" {VALUE}\n")
+    kept = await added(vault, ADA, "biz_1", f" {VALUE}\n")
     assert (kept.owner, kept.account, kept.provider, kept.rotated_ms, kept.checked_ms) == (
         *("ada", "biz_1", "whop"),
         *(None, None),
@@ -131,20 +140,20 @@ async def test_a_key_is_kept_sealed_and_given_only_to_who_asks_the_provider(db: 
 
 
 async def test_owners_list_their_own_and_an_admin_all(vault: Vault, monkeypatch: pytest.MonkeyPatch) -> None:
-    for owner, account in (("ada", "biz_1"), ("ben", "biz_1"), ("ada", "biz_2")):
+    for owner, account in ((ADA, "biz_1"), (BEN, "biz_1"), (ADA, "biz_2")):
         await vault.add(owner, account, "whop", VALUE)
-    assert [one.account for one in await vault.listed("ada")] == ["biz_1", "biz_2"]
-    assert await vault.listed("eve") == []
+    assert [one.account for one in await vault.listed(ADA)] == ["biz_1", "biz_2"]
+    assert await vault.listed(EVE) == []
     monkeypatch.setattr(module, "LISTED_MOST", 2)
-    first = await vault.listed(None)
+    first = await vault.listed(ADMIN)
     assert [one.owner for one in first] == ["ada", "ben"]
-    assert [one.account for one in await vault.listed(None, first[-1].id)] == ["biz_2"]
+    assert [one.account for one in await vault.listed(ADMIN, first[-1].id)] == ["biz_2"]
 
 
 async def test_a_second_key_for_the_same_account_is_a_conflict(vault: Vault) -> None:
-    await vault.add("ada", "biz_1", "whop", VALUE)
+    await vault.add(ADA, "biz_1", "whop", VALUE)
     with pytest.raises(Refused, match="rotate") as refused:
-        await vault.add("ada", "biz_1", "whop", OTHER)
+        await vault.add(ADA, "biz_1", "whop", OTHER)
     assert refused.value.code == Code.CONFLICT
 
 
@@ -159,98 +168,125 @@ async def test_a_second_key_for_the_same_account_is_a_conflict(vault: Vault) -> 
         ("ada", "biz_1", "patreon", VALUE, "provider"),
         ("ada", "", "whop", VALUE, "account"),
         ("ada", "biz\0", "whop", VALUE, "account"),
-        ("", "biz_1", "whop", VALUE, "owner"),
+        ("", "biz_1", "whop", VALUE, None),
+        ("\0", "biz_1", "whop", VALUE, "owner"),
     ],
 )
 async def test_what_cannot_be_a_credential_is_refused_without_repeating_the_key(
-    vault: Vault, owner: str, account: str, provider: str, value: str, field: str
+    vault: Vault, owner: str, account: str, provider: str, value: str, field: str | None
 ) -> None:
     with pytest.raises(Refused) as refused:
-        await vault.add(owner, account, provider, value)
+        await vault.add(Identity(owner), account, provider, value)
     assert refused.value.field == field
     assert value not in str(refused.value)
 
 
 async def test_rotating_replaces_the_key_and_forgets_what_was_said_of_the_old_one(vault: Vault) -> None:
-    kept = await vault.add("ada", "biz_1", "whop", VALUE)
-    await vault.check("ada", kept.id, says(Check(True, True, "fine")))
-    rotated = await vault.rotate("ada", kept.id, OTHER)
+    kept = await added(vault, ADA, "biz_1", VALUE)
+    await vault.check(ADA, kept.id, says(Check(True, True, "fine")))
+    rotated = (await vault.rotate(ADA, kept.id, OTHER)).credential
     assert (await vault.key(kept.id)).get_secret_value() == OTHER
     assert rotated.rotated_ms is not None
     assert (rotated.checked_ms, rotated.check_result) == (None, None)
 
 
 async def test_a_removed_key_is_gone_and_a_job_that_needs_it_is_told(vault: Vault) -> None:
-    kept = await vault.add("ada", "biz_1", "whop", VALUE)
-    await vault.remove("ada", kept.id)
-    assert await vault.listed(None) == []
+    kept = await added(vault, ADA, "biz_1", VALUE)
+    await vault.remove(ADA, kept.id)
+    assert await vault.listed(ADMIN) == []
     with pytest.raises(AuthFailed, match="removed"):
         await vault.key(kept.id)
 
 
 async def test_nobody_touches_what_is_anothers_but_an_admin_does(vault: Vault) -> None:
-    kept = await vault.add("ada", "biz_1", "whop", VALUE)
+    kept = await added(vault, ADA, "biz_1", VALUE)
     for verb in (
         lambda owner, id: vault.rotate(owner, id, OTHER),
         lambda owner, id: vault.check(owner, id, says(Check(True, True, "fine"))),
         lambda owner, id: vault.remove(owner, id),
     ):
-        for owner, credential in (("eve", kept.id), ("ada", NOBODYS), (None, NOBODYS)):
+        for owner, credential in ((EVE, kept.id), (ADA, NOBODYS), (ADMIN, NOBODYS)):
             with pytest.raises(Refused) as refused:
                 await verb(owner, credential)
             assert refused.value.code == Code.NOT_FOUND
     assert (await vault.key(kept.id)).get_secret_value() == VALUE
-    await vault.rotate(None, kept.id, OTHER)
-    await vault.remove(None, kept.id)
+    await vault.rotate(ADMIN, kept.id, OTHER)
+    await vault.remove(ADMIN, kept.id)
 
 
 async def test_without_a_key_in_the_environment_credentials_are_listed_but_not_kept_or_used(
     db: Database, vault: Vault
 ) -> None:
-    kept = await vault.add("ada", "biz_1", "whop", VALUE)
+    kept = await added(vault, ADA, "biz_1", VALUE)
     unkeyed = Vault(db, None)
     for asked in (
-        unkeyed.add("ada", "biz_2", "whop", VALUE),
-        unkeyed.rotate("ada", kept.id, OTHER),
-        unkeyed.check("ada", kept.id, says(Check(True, True, "fine"))),
+        unkeyed.add(ADA, "biz_2", "whop", VALUE),
+        unkeyed.rotate(ADA, kept.id, OTHER),
+        unkeyed.check(ADA, kept.id, says(Check(True, True, "fine"))),
         unkeyed.reseal(),
     ):
         with pytest.raises(Unavailable, match="IMPORTS_KEY"):
             await asked
     with pytest.raises(Retryable, match="IMPORTS_KEY"):
         await unkeyed.key(kept.id)
-    assert len(await unkeyed.listed("ada")) == 1
-    await unkeyed.remove("ada", kept.id)
+    assert len(await unkeyed.listed(ADA)) == 1
+    await unkeyed.remove(ADA, kept.id)
+
+
+async def test_a_change_of_a_key_and_its_entry_in_the_audit_trail_are_one(db: Database, vault: Vault) -> None:
+    kept = await vault.add(ADA, "biz_1", "whop", VALUE)
+    number = kept.credential.id
+    ids = [kept.audit_id, (await vault.rotate(ADA, number, OTHER)).audit_id]
+    ids.append((await vault.check(ADMIN, number, says(Check(True, True, "fine")))).audit_id)
+    async with db.connection() as connection:
+        entries = await audit.page(connection, audit.Search(target=f"credential {number}"))
+        await connection.execute("revoke insert on ops.audit from batchcast_worker")
+    assert [one.id for one in entries] == ids[::-1]
+    assert [(one.who, one.action) for one in entries] == [
+        ("root", "credential-check"),
+        ("ada", "credential-rotate"),
+        ("ada", "credential-add"),
+    ]
+    assert not [one for one in entries if VALUE in repr(one) or OTHER in repr(one)]
+    for asking in (
+        vault.add(ADA, "biz_2", "whop", VALUE),
+        vault.rotate(ADA, number, VALUE),
+        vault.remove(ADA, number),
+    ):
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await asking
+    assert [one.account for one in await vault.listed(ADMIN)] == ["biz_1"]
+    assert (await vault.key(number)).get_secret_value() == OTHER
 
 
 # --- checking ---
 
 
 async def test_a_check_asks_the_provider_and_its_answer_is_kept(vault: Vault) -> None:
-    good = await vault.add("ada", "biz_1", "whop", GOOD)
-    bad = await vault.add("ada", "biz_2", "whop", FORBIDDEN)
+    good = await added(vault, ADA, "biz_1", GOOD)
+    bad = await added(vault, ADA, "biz_2", FORBIDDEN)
     async with Members(members=30) as double:
         provider = await Provider.open(Terms(url=double.url), VirtualClock())
         try:
-            assert (await vault.check("ada", good.id, provider.check)).ok
-            assert not (await vault.check("ada", bad.id, provider.check)).ok
+            assert (await vault.check(ADA, good.id, provider.check)).check.ok
+            assert not (await vault.check(ADA, bad.id, provider.check)).check.ok
         finally:
             await provider.close()
-    first, second = await vault.listed("ada")
+    first, second = await vault.listed(ADA)
     assert first.checked_ms is not None
     assert "valid" in (first.check_result or "")
     assert "403" in (second.check_result or "")
 
 
 async def test_a_key_that_does_not_open_is_a_check_that_failed(db: Database, vault: Vault) -> None:
-    kept = await vault.add("ada", "biz_1", "whop", VALUE)
-    check = await Vault(db, sealer(NEW)).check("ada", kept.id, says(Check(True, True, "fine")))
+    kept = await added(vault, ADA, "biz_1", VALUE)
+    check = (await Vault(db, sealer(NEW)).check(ADA, kept.id, says(Check(True, True, "fine")))).check
     assert not check.ok
-    assert "IMPORTS_KEY_PREVIOUS" in ((await vault.listed("ada"))[0].check_result or "")
+    assert "IMPORTS_KEY_PREVIOUS" in ((await vault.listed(ADA))[0].check_result or "")
 
 
 async def test_what_is_said_of_a_key_that_was_replaced_meanwhile_is_not_kept(vault: Vault) -> None:
-    kept = await vault.add("ada", "biz_1", "whop", VALUE)
+    kept = await added(vault, ADA, "biz_1", VALUE)
     asked, go_on = asyncio.Event(), asyncio.Event()
 
     async def slowly(credential: CredentialId, account: str, key: SecretStr) -> Check:
@@ -259,11 +295,11 @@ async def test_what_is_said_of_a_key_that_was_replaced_meanwhile_is_not_kept(vau
         return Check(False, None, "the old one is void")
 
     async with asyncio.TaskGroup() as group:
-        group.create_task(vault.check("ada", kept.id, slowly))
+        group.create_task(vault.check(ADA, kept.id, slowly))
         await asked.wait()
-        await vault.rotate("ada", kept.id, OTHER)
+        await vault.rotate(ADA, kept.id, OTHER)
         go_on.set()
-    assert (await vault.listed("ada"))[0].check_result is None
+    assert (await vault.listed(ADA))[0].check_result is None
 
 
 # --- changing the key of the environment ---
@@ -273,7 +309,7 @@ async def test_resealing_moves_all_to_the_new_key_slice_by_slice(
     db: Database, vault: Vault, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "RESEAL_ROWS", 2)
-    ids = [(await vault.add("ada", f"biz_{n}", "whop", f"{VALUE}-{n}")).id for n in range(5)]
+    ids = [(await added(vault, ADA, f"biz_{n}", f"{VALUE}-{n}")).id for n in range(5)]
     both, moved, after = Vault(db, sealer(NEW, OLD)), 0, 0
     while True:
         turn = await both.reseal(after)
@@ -286,12 +322,12 @@ async def test_resealing_moves_all_to_the_new_key_slice_by_slice(
     assert (await both.reseal()).moved == 0
     alone = Vault(db, sealer(NEW))
     assert [(await alone.key(id)).get_secret_value() for id in ids] == [f"{VALUE}-{n}" for n in range(5)]
-    assert {one.rotated_ms for one in await alone.listed("ada")} == {None}
+    assert {one.rotated_ms for one in await alone.listed(ADA)} == {None}
 
 
 async def test_resealing_counts_what_no_key_opens_and_moves_the_rest(db: Database, vault: Vault) -> None:
-    lost = await Vault(db, sealer(SecretStr("a key that nobody remembers any more"))).add("eve", "biz_9", "whop", VALUE)
-    kept = await vault.add("ada", "biz_1", "whop", VALUE)
+    lost = await added(Vault(db, sealer(SecretStr("a key that nobody remembers any more"))), EVE, "biz_9")
+    kept = await added(vault, ADA, "biz_1", VALUE)
     both = Vault(db, sealer(NEW, OLD))
     assert await both.reseal() == module.Resealed(1, 1, None)
     assert (await both.key(kept.id)).get_secret_value() == VALUE
@@ -300,7 +336,7 @@ async def test_resealing_counts_what_no_key_opens_and_moves_the_rest(db: Databas
 
 
 async def test_a_rotation_in_the_midst_of_resealing_is_not_undone(db: Database, vault: Vault) -> None:
-    kept = await vault.add("ada", "biz_1", "whop", VALUE)
+    kept = await added(vault, ADA, "biz_1", VALUE)
     new = sealer(NEW)
     both = Vault(db, sealer(NEW, OLD))
     async with asyncio.TaskGroup() as group, db.transaction() as rotating:
@@ -325,14 +361,14 @@ async def until_somebody_waits_for_a_lock(db: Database) -> None:
 async def test_no_value_is_in_any_log_line_error_or_repr(db: Database, vault: Vault) -> None:
     told: list[str] = []
     with capture_logs() as lines:
-        kept = await vault.add("ada", "biz_1", "whop", VALUE)
-        told += [repr(kept), repr(await vault.listed(None)), repr(await vault.rotate("ada", kept.id, VALUE))]
+        kept = await added(vault, ADA, "biz_1", VALUE)
+        told += [repr(kept), repr(await vault.listed(ADMIN)), repr(await vault.rotate(ADA, kept.id, VALUE))]
         told += [repr(vault), repr(await vault.key(kept.id)), repr(await Vault(db, sealer(NEW)).reseal())]
-        for asked in (vault.add("ada", "biz_1", "whop", VALUE), Vault(db, sealer(NEW)).key(kept.id)):
+        for asked in (vault.add(ADA, "biz_1", "whop", VALUE), Vault(db, sealer(NEW)).key(kept.id)):
             with pytest.raises((Refused, AuthFailed)) as caught:
                 await asked
             told += [repr(caught.value), repr(caught.value.__dict__), *traceback.format_exception(caught.value)]
-        await vault.remove("ada", kept.id)
+        await vault.remove(ADA, kept.id)
     told += [str(lines)]
     assert [line["event"] for line in lines] == [
         *("credential added", "credential rotated", "credential lost", "credential removed"),
@@ -341,8 +377,8 @@ async def test_no_value_is_in_any_log_line_error_or_repr(db: Database, vault: Va
 
 
 async def test_an_owners_role_reads_its_own_rows_without_what_is_sealed(db: Database, vault: Vault) -> None:
-    await vault.add("ada", "biz_1", "whop", VALUE)
-    await vault.add("ben", "biz_1", "whop", VALUE)
+    await vault.add(ADA, "biz_1", "whop", VALUE)
+    await vault.add(BEN, "biz_1", "whop", VALUE)
     async with db.transaction() as connection:
         await connection.execute("set local role batchcast_owner")
         await connection.execute("select set_config('batchcast.owner', 'ada', true)")
