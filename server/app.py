@@ -27,6 +27,9 @@ from server.batching.lag import CALM_MS, Lag
 from server.batching.ledger import Ledger
 from server.batching.loop import Loop, Occasion, Turn, TurnRecord
 from server.batching.panel import Panel
+from server.batching.schedules import figures as schedule_figures
+from server.batching.schedules import scheduler as schedules
+from server.batching.schedules.runs import Lead as RunsLead
 from server.batching.scores.feed import Feed, Lead
 from server.batching.sinks import LogSink, MailServer, MailSink, TopicSink, WebhookSink
 from server.edge import logs
@@ -80,6 +83,7 @@ class App:
             await self._open_database()
             self._wire()
             await self._wire_imports()
+            await self._wire_schedules()
             count = await self.feed.load()
             await self._open_ports()
         except BaseException:
@@ -129,6 +133,16 @@ class App:
         self.importer = await Importer.open(parts, Follow(lambda: self.hub.topics, self._told_all))
         self.alerts.rules += figures.RULES
         self.importer.measure(self.metrics.gauge, self.metrics.counter, self.metrics.counters)
+
+    async def _wire_schedules(self) -> None:
+        assert self._database is not None
+        lead = RunsLead(self.leadership.leads, self.leadership.leader, self.leadership.fenced)
+        parts = schedules.Parts(self.settings, self._database, self.bus, self.clock, self.panel, self.record, lead)
+        self.schedules = await schedules.Scheduler.open(
+            parts, schedules.Follow(lambda: self.hub.topics, self._told_all)
+        )
+        self.alerts.rules += schedule_figures.RULES
+        self.schedules.measure(self.metrics.gauge)
 
     def _told_all(self, topic: str, message: dict[str, object]) -> bool:
         """Publish; did all who follow have room?"""
@@ -218,6 +232,7 @@ class App:
             settings=self.settings,
             feed=self.feed,
             importer=self.importer,
+            schedules=self.schedules,
             panel=self.panel,
             alerts=self.alerts,
             keys=self.keys,
@@ -287,6 +302,8 @@ class App:
             self.tasks.start("imports cut", self.importer.cut(drain_s))
         await self.panel.stop()
         await self.importer.close()
+        if hasattr(self, "schedules"):
+            await self.schedules.close()
 
     async def _last_flush(self, drain_s: float) -> None:
         """Publish what is pending and hand every viewer its batch, while the sockets are still there."""
@@ -309,6 +326,7 @@ QUIET: Final = frozenset(
     (
         *("ledger", "bus", "connections", "ingest", "immediate", "catch-up", "forget", "leader", "alerts", "lag"),
         *("imports", "imports-due", "imports-rescue", "imports-progress"),
+        "schedules-tell",
     )
 )
 """Loops whose every turn is not told to the topic `loops`: they turn many times a second, or tell themselves."""

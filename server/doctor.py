@@ -1,7 +1,7 @@
 """Looks at an installation without changing it, and says of each thing whether it is well and what to do when it is not.
 
 `examine` answers with findings in a fixed order: settings, server, ports, PostgreSQL, migrations, rights,
-keys, disk, imports, loops, overrides.
+keys, disk, imports, schedules, loops, overrides.
 A finding is ok, a note (worth knowing, works) or a problem (with its next step). What only a running server knows comes through
 the `ask` port: GET a path, the JSON answer or None when there is no server or it will not say.
 """
@@ -24,12 +24,15 @@ import asyncpg
 from server import settings as declared
 from server.batching.imports.importer import provider_terms
 from server.batching.imports.vault import Sealer
+from server.batching.schedules.mirror import cron
+from server.batching.schedules.plan import PLATFORMS, TYPES
+from server.edge import apify
 from server.edge.clock import SystemClock
 from server.edge.cluster_files import find_binaries
 from server.edge.postgres import SCHEMA, read_migrations
 from server.edge.rights import ROLES, TIMED_TRANSACTIONS, Rights, rights
 from server.edge.secrets import ADMIN_FILE, KEY_FILE, exposed, keys_of
-from server.errors import StartRefused
+from server.errors import Refused, StartRefused
 from server.settings import Settings
 
 State: TypeAlias = Literal["ok", "note", "problem"]
@@ -38,7 +41,7 @@ Ask: TypeAlias = Callable[[str], Awaitable[dict[str, object] | None]]
 DISK_PROBLEM: Final = 200 << 20
 DISK_NOTE: Final = 2 << 30
 CONNECT_S: Final = 5.0
-RESTING: Final = frozenset(("drift",))
+RESTING: Final = frozenset(("drift", "schedules-balance"))
 """Loops that are paused by the configuration, not by a person."""
 
 
@@ -68,6 +71,7 @@ async def examine(environ: Mapping[str, str], ask: Ask) -> list[Finding]:
         _disk(settings.data_dir),
         await _imports(settings, ask if ready is not None else _nobody),
     ]
+    found += await _schedules(settings, ask if ready is not None else _nobody)
     if ready is not None:
         found += [_loops(await ask("/loops")), _overrides(await ask("/config"))]
     return found
@@ -307,6 +311,90 @@ def _workers(answer: dict[str, object] | None, text: str) -> Finding:
 
 async def _nobody(path: str) -> dict[str, object] | None:
     return None
+
+
+# --- schedules ---
+
+
+async def _schedules(settings: Settings, ask: Ask) -> list[Finding]:
+    """The provider and what is set for it; what a running server says; in the provider's clock, what it can't say."""
+    if settings.apify_token is None:
+        step = "set APIFY_TOKEN when reviews are to be scraped"
+        return [Finding("schedules", "note", "nothing is run at the provider: no token for it is set", step)]
+    found = [await _provider(settings), _webhooks(settings), _actors(settings)]
+    if settings.schedules_clock == "provider":
+        found.append(_cron(await ask("/admin/schedules/lines")))
+    health = await ask("/admin/health")
+    return found if health is None else [*found, _wellbeing(health)]
+
+
+async def _provider(settings: Settings) -> Finding:
+    """Does it answer, and is the token good? The token is sent to it, as with every run."""
+    assert settings.apify_token is not None
+    try:
+        terms = apify.Terms(url=settings.apify_url, timeout_ms=round(CONNECT_S * 1000), retries=0)
+    except StartRefused as refused:
+        return Finding("schedules", "problem", str(refused), "correct APIFY_URL")
+    client = await apify.Apify.open(terms, settings.apify_token)
+    try:
+        return Finding("schedules", "ok", f"{settings.apify_url} answers, the token is that of {await client.ping()}")
+    except apify.AuthFailed as trouble:
+        return Finding("schedules", "problem", trouble.message, "set APIFY_TOKEN to a token of the account")
+    except apify.Trouble as trouble:
+        step = "check APIFY_URL, and that this host may reach it"
+        return Finding("schedules", "problem", f"{settings.apify_url}: {trouble.message}", step)
+    finally:
+        await client.close()
+
+
+def _webhooks(settings: Settings) -> Finding:
+    every_s = settings.schedules_poll_ms / 1000
+    if settings.public_url is None:
+        text = f"PUBLIC_URL is not set: the provider is only asked, every {every_s:g} s, whether runs have ended"
+        return Finding("schedules", "note", text, "set PUBLIC_URL (https://HOST) and APIFY_WEBHOOK_SECRET to be told")
+    return Finding(
+        "schedules", "ok", f"ends of runs are told to {settings.public_url}, and asked for every {every_s:g} s"
+    )
+
+
+def _actors(settings: Settings) -> Finding:
+    names = [f"schedules_{platform}_{type}_actor" for platform in PLATFORMS for type in TYPES]
+    missing = [name.upper() for name in names if not getattr(settings, name).strip()]
+    if missing:
+        return Finding("schedules", "problem", f"no actor is set: {', '.join(missing)}", "set them to ids or user/name")
+    return Finding("schedules", "ok", f"{len(names)} actors are set")
+
+
+def _cron(answer: dict[str, object] | None) -> Finding:
+    """The intervals in use that the provider's cron can't say."""
+    rows = answer.get("lines") if answer is not None else None
+    if not isinstance(rows, list):
+        return Finding(
+            "schedules", "note", "the provider's clock is used; which intervals it can't say is not known", ""
+        )
+    left = sorted({int(row["hours"]) for row in rows if row.get("businesses") and not _said(int(row["hours"]))})
+    if left:
+        text = f"intervals of {', '.join(str(hours) for hours in left)} h are beyond cron: they run only while this server does"
+        return Finding("schedules", "note", text, "SCHEDULES_CLOCK=server, or intervals of which 24 h is a multiple")
+    return Finding("schedules", "ok", "the provider's clock can say every interval in use")
+
+
+def _said(hours: int) -> bool:
+    try:
+        cron(hours, 0)
+    except Refused:
+        return False
+    return True
+
+
+def _wellbeing(health: dict[str, object]) -> Finding:
+    status, retries = str(health.get("status")), health.get("retries")
+    counts = (
+        ", ".join(f"{count} {state}" for state, count in retries.items()) if isinstance(retries, dict) else "unknown"
+    )
+    text = f"{status}: {health.get('businesses')} businesses; retries: {counts}"
+    state: State = "ok" if status == "ok" else "problem" if status == "critical" else "note"
+    return Finding("schedules", state, text, "" if status == "ok" else "batchcast schedules health")
 
 
 # --- what a running server knows ---

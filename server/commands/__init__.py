@@ -4,6 +4,7 @@
     working.py    worker                            the lanes of the imports in a process of their own
     jobs.py       imports ...                       jobs, the queue, lists
     credentials.py  credentials ...                 providers' API keys, never on the command line
+    schedules.py  schedules ...                     businesses, batches, runs, tiers and intervals, retries
     importing.py  events import                     a file of events, mapped, in batches
     replaying.py  events replay                     a log of RSVPs or check-ins as popularity, at x times real speed
     events.py     events list, show, delete, export

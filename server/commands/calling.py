@@ -91,11 +91,12 @@ class Server:
         params: Params = (),
         body: Mapping[str, object] | None = None,
         rows: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> Json:
         """One request and its JSON answer; a body is an object, or rows of NDJSON. Failed when the server says no."""
         data = rows if rows is not None else None if body is None else orjson.dumps(body)
         kind = NDJSON if rows is not None else "application/json"
-        async with self._request(method, path, params, data, kind) as response:
+        async with self._request(method, path, params, data, kind, headers) as response:
             text = await response.read()
             if response.status >= 400 and not (response.status == 422 and b'"rejected"' in text):
                 raise refusal(response, text, self.token)
@@ -119,10 +120,16 @@ class Server:
 
     @asynccontextmanager
     async def _request(
-        self, method: str, path: str, params: Params, data: bytes | AsyncIterable[bytes] | None, kind: str
+        self,
+        method: str,
+        path: str,
+        params: Params,
+        data: bytes | AsyncIterable[bytes] | None,
+        kind: str,
+        more: Mapping[str, str] | None = None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         assert self._session is not None, "use `async with Server(...)`"
-        headers = {} if data is None else {"Content-Type": kind}
+        headers = {**({} if data is None else {"Content-Type": kind}), **(more or {})}
         try:
             async with self._session.request(
                 method, self.url + path, params=list(params), data=data, headers=headers

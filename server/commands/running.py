@@ -3,7 +3,7 @@
 The demo is the same server with a short interval and a DATA_DIR of its own, and beside it a loop named `demo`: a client like any
 other, over HTTP with the admin's token, that loads the sample's events shifted to now and has their popularity rise and fall for
 as long as it runs. `batchcast loops pause demo` gives the map a rest. In a checkout there are
-imports to look at as well (showing.py).
+imports (showing.py) and schedules (scraping.py) to look at as well.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from rich.panel import Panel
 from server.batching.loop import Loop, Occasion, Turn
 from server.commands.calling import Failed, Json, Server, err, stop
 from server.commands.importing import Report, import_chunks, send_rows
+from server.commands.scraping import TRIGGER_MS, Scrapes, scraper
 from server.commands.showing import ORDER_MS, Orders, provider
 from server.edge.clock import SystemClock
 from server.errors import StartRefused
@@ -62,13 +63,13 @@ def demo(host: Host = None, http_port: HttpPort = None, ws_port: WsPort = None, 
     from server.app import run
 
     given = {name: value for name, value in os.environ.items() if value != ""}
-    with provider(given) as imports:
-        settings = _settings({**DEMO, **imports, **given}, host, http_port, ws_port, data_dir)
-        code = run(settings, _started(settings, imports=bool(imports)))
+    with provider(given) as imports, scraper(given, http_port) as schedules:
+        settings = _settings({**DEMO, **imports, **schedules, **given}, host, http_port, ws_port, data_dir)
+        code = run(settings, _started(settings, imports=bool(imports), schedules=bool(schedules)))
     raise typer.Exit(code)
 
 
-def _started(settings: Settings, *, imports: bool) -> Callable[[App], None]:
+def _started(settings: Settings, *, imports: bool, schedules: bool) -> Callable[[App], None]:
     """What is done once the demo's server accepts."""
 
     def started(app: App) -> None:
@@ -78,6 +79,8 @@ def _started(settings: Settings, *, imports: bool) -> Callable[[App], None]:
         ]
         if imports:
             turns.append(("demo-imports", Orders(app.http_url, token).turn, ORDER_MS))
+        if schedules:
+            turns.append(("demo-schedules", Scrapes(app.http_url, token, settings.apify_url).turn, TRIGGER_MS))
         for name, turn, interval_ms in turns:
             loop = Loop(name, turn, clock=SystemClock(), interval_ms=interval_ms, record=app.record)
             app.panel.add(loop, fold=True).wake()
@@ -101,6 +104,7 @@ def _welcome(url: str, settings: Settings) -> Panel:
         f"The live map: [bold underline]{url}[/]",
         f"A batch every {settings.batch_interval_ms / 1000:g} s. Admin token: {settings.data_dir / 'admin.token'}",
         f"Imports: [bold underline]{url}/jobs[/]",
+        f"Schedules: [bold underline]{url}/schedules[/]",
         f"In another terminal: [bold]batchcast watch --url {url}[/]   Stop with Ctrl-C.",
     )
     return Panel.fit("\n".join(lines), title="batchcast demo", border_style="cyan", padding=(1, 2))

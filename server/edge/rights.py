@@ -4,10 +4,10 @@ The least that serves, on a PostgreSQL from OLDEST on: a user without any attrib
 roles named here.
 
     create role batchcast login password '...';             create database batchcast owner batchcast;
-    create role batchcast_owner nologin;                    create role batchcast_worker nologin;
-    grant batchcast_owner, batchcast_worker to batchcast;
+    create role batchcast_owner nologin;                    and so on for each of ROLES
+    grant batchcast_owner to batchcast;
 
-A user that may make roles (createrole) needs the last two lines only where somebody else has made these roles. Migrations and the
+A user that may make roles (createrole) needs the last lines only where somebody else has made these roles. Migrations and the
 doctor ask the same question, so that both say the same.
 """
 
@@ -22,7 +22,13 @@ OLDEST: Final = 15
 """Views under row-level security (security_invoker) came with it."""
 TIMED_TRANSACTIONS: Final = 17
 """From it on PostgreSQL ends a transaction that lasts too long, whatever its client is at."""
-ROLES: Final = ("batchcast_owner", "batchcast_worker")
+ROLES: Final = (
+    "batchcast_owner",
+    "batchcast_worker",
+    "batchcast_team",
+    "batchcast_schedules",
+)
+"""Whom the migrations make, or find made: two for the imports, two for the schedules."""
 
 # Before 16 membership and acting as a role were one.
 RIGHTS: Final = """

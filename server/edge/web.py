@@ -206,7 +206,7 @@ _SECURITY: Final = {
     "Cross-Origin-Opener-Policy": "same-origin",
 }
 _PREFLIGHT: Final = {
-    hdrs.ACCESS_CONTROL_ALLOW_METHODS: "GET, HEAD, POST, PATCH, DELETE",
+    hdrs.ACCESS_CONTROL_ALLOW_METHODS: "GET, HEAD, POST, PUT, PATCH, DELETE",
     hdrs.ACCESS_CONTROL_ALLOW_HEADERS: "Authorization, Content-Type, If-Match, Idempotency-Key",
     hdrs.ACCESS_CONTROL_MAX_AGE: str(PREFLIGHT_S),
 }

@@ -85,13 +85,76 @@ def _topics(*topics: str) -> tuple[Message, ...]:
 
 
 _OWN: Final = "one's own, an admin everybody's"
+_TEAM: Final = "of the token's team (its claim `team`), an admin of any"
+_PROFILE: Final = "/api/{platform}/profile"
+_SCHEDULES: Final = (
+    Verb("read-self", "anonymous", (Http("GET", "/api/me"),)),
+    Verb(
+        "read-businesses",
+        "viewer",
+        (
+            Http("GET", f"{_PROFILE}/{{team}}"),
+            Http("GET", f"{_PROFILE}/{{team}}/{{business}}/reviews"),
+            Http("GET", f"{_PROFILE}/{{team}}/{{business}}/overview"),
+        ),
+        note=_TEAM,
+    ),
+    Verb("change-businesses", "viewer", (Http("POST", _PROFILE), Http("DELETE", f"{_PROFILE}/{{id}}")), note=_TEAM),
+    Verb(
+        "tell-of-run",
+        "anonymous",
+        (Http("POST", "/webhooks/apify"),),
+        note="for whoever sends the secret APIFY_WEBHOOK_SECRET in the header X-Webhook-Secret; while none is set, nobody",
+    ),
+    Verb(
+        "read-schedules",
+        "admin",
+        (
+            Http("GET", "/admin/schedules"),
+            Http("GET", "/admin/schedules/lines"),
+            Http("GET", "/admin/schedules/validation"),
+            Http("GET", "/admin/schedules/{id}/businesses"),
+            Http("GET", "/admin/schedules/{id}/runs"),
+            Http("GET", "/admin/runs"),
+            Http("GET", "/admin/retries"),
+            Http("GET", "/admin/health"),
+            Http("GET", "/admin/teams"),
+            Http("GET", "/admin/teams/{team}/schedules"),
+            Http("GET", "/admin/teams/{team}/custom-interval"),
+            Http("GET", "/admin/custom-intervals"),
+        ),
+    ),
+    Verb(
+        "control-schedules",
+        "admin",
+        (
+            Http("POST", "/admin/schedules/{id}/trigger"),
+            Http("PUT", "/admin/schedules/{id}/pause"),
+            Http("PUT", "/admin/schedules/{id}/resume"),
+            Http("POST", "/admin/schedules/rebalance"),
+            Http("POST", "/admin/schedules/consolidate"),
+            Http("POST", "/admin/businesses/{id}/retry"),
+        ),
+    ),
+    Verb(
+        "change-teams",
+        "admin",
+        (
+            Http("PUT", "/admin/teams/{team}/tier"),
+            Http("POST", "/admin/teams/{team}/custom-interval"),
+            Http("DELETE", "/admin/teams/{team}/custom-interval"),
+            Http("POST", "/admin/businesses"),
+        ),
+    ),
+    Verb("read-audit", "admin", (Http("GET", "/admin/audit"),), note="of all systems"),
+)
 TABLE: Final = (
     Verb("read-health", "anonymous", (Http("GET", "/healthz"), Http("GET", "/readyz"))),
     Verb("read-stats", "anonymous", (Http("GET", "/stats"),), token_when_exposed=True),
     Verb("read-metrics", "anonymous", (Http("GET", "/metrics"),), token_when_exposed=True),
     Verb("read-config", "anonymous", (Http("GET", "/config"),), note="the same as every `registered` carries"),
     Verb("read-openapi", "anonymous", (Http("GET", "/openapi.json"),)),
-    Verb("see-pages", "anonymous", (Page("/"), Page("/jobs"), Page("/site/{name}"))),
+    Verb("see-pages", "anonymous", (Page("/"), Page("/jobs"), Page("/schedules"), Page("/site/{name}"))),
     Verb("authenticate", "anonymous", _messages("authenticate")),
     Verb("ping", "anonymous", _messages("ping")),
     Verb(
@@ -158,6 +221,7 @@ TABLE: Final = (
         note=f"{_OWN}; a value is never shown",
     ),
     Verb("read-queue", "admin", (Http("GET", "/imports/status"),)),
+    *_SCHEDULES,
     Verb("get-stats", "admin", _messages("get-stats")),
     Verb(
         "update-batch-config",
@@ -279,7 +343,8 @@ Made from the table in `server/handlers/access.py` by `make generate`; a test fa
 
 A caller is anonymous without a token, a viewer with any token, a producer or an admin by the token's `roles`; each role
 includes those before it. Over HTTP the token is sent as `Authorization: Bearer TOKEN`, over WebSocket with `authenticate`
-or `register`, never in a URL. No token where one is needed answers 401 `unauthorized`, a token without the role 403 `forbidden`.
+or `register`, never in a URL. The claim `team` names the team that a token speaks for. No token where one is needed answers
+401 `unauthorized`, a token without the role 403 `forbidden`.
 """
 _FOOT: Final = """
 (token): open to all while the server listens on loopback only, any token once it listens beyond (HOST).

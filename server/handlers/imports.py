@@ -213,11 +213,11 @@ def _day(day: Day) -> dict[str, object]:
     return {**_fields(day), "date": str(day.date)}
 
 
-def id_of(request: web.Request) -> int:
+def id_of(request: web.Request, name: str = "id") -> int:
     """The id in the path; what can be none is not found, like any other."""
-    text = request.match_info["id"]
+    text = request.match_info[name]
     if not (text.isascii() and text.isdecimal() and len(text) <= 18):
-        raise Refused(Code.NOT_FOUND, f"there is nothing with the id {text[:40]!r} here", field="id")
+        raise Refused(Code.NOT_FOUND, f"there is nothing with the id {text[:40]!r} here", field=name)
     return int(text)
 
 

@@ -15,11 +15,12 @@ from pydantic.json_schema import models_json_schema
 
 import server
 from server.errors import ERRORS, Code
-from server.handlers import admin, bulk, events, imports, lists
+from server.handlers import admin, bulk, businesses, events, imports, lists, schedules, teams
 from server.handlers.access import VERBS, verb_of_route
 from server.handlers.ports import NUMBER, TEXT, TRUTH, WHOLE, Content, Query, Route, Schema, list_of, object_of, ref
 from server.protocol.event import EventIn, PopularityIn
 from server.protocol.imports import CredentialIn, ImportIn, PriorityIn, SecretIn
+from server.protocol.schedules import BalanceIn, IntervalIn, ProfileIn, RetryIn, TierIn
 
 VERSION: Final = getattr(server, "__version__", "0.1.0")
 _STATUSES: Final = {
@@ -77,7 +78,19 @@ def _operation(route: Route) -> dict[str, object]:
     return operation
 
 
-TAGS: Final = ("events", "popularity", "config", "loops", "alerts", "imports", "audiences", "credentials")
+TAGS: Final = (
+    "events",
+    "popularity",
+    "config",
+    "loops",
+    "alerts",
+    "imports",
+    "audiences",
+    "credentials",
+    "api",
+    "admin",
+    "webhooks",
+)
 
 
 def _tag(path: str) -> str:
@@ -119,7 +132,10 @@ def _content(content: Content) -> dict[str, object]:
     return {kind: {"schema": schema} for kind, schema in content.by_type.items()}
 
 
-_MODELS: Final = (EventIn, PopularityIn, ImportIn, PriorityIn, CredentialIn, SecretIn)
+_MODELS: Final = (
+    *(EventIn, PopularityIn, ImportIn, PriorityIn, CredentialIn, SecretIn),
+    *(ProfileIn, TierIn, IntervalIn, RetryIn, BalanceIn),
+)
 
 
 @lru_cache(maxsize=1)
@@ -174,5 +190,16 @@ _OWN: Final[dict[str, Schema]] = {
     "Job": imports.JOB,
     "ImportDay": imports.DAY,
     "Credential": lists.CREDENTIAL,
+    "Placement": businesses.PLACEMENT,
+    "Profile": businesses.PROFILE,
+    "Review": businesses.REVIEW,
+    "Overview": businesses.OVERVIEW,
+    "Schedule": schedules.SCHEDULE,
+    "ScheduleLine": schedules.LINE,
+    "Run": schedules.RUN,
+    "SchedulesHealth": schedules.HEALTH,
+    "Team": teams.TEAM,
+    "Interval": teams.INTERVAL,
+    "Retry": teams.RETRY,
     "Ready": object_of({"ready": TRUTH, "missing": list_of(TEXT)}, {"error": ref("Problem")}),
 }

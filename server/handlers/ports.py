@@ -16,6 +16,7 @@ from aiohttp import web
 from server.batching.alerts import Alerts
 from server.batching.imports.importer import Importer
 from server.batching.panel import Panel
+from server.batching.schedules.scheduler import Scheduler
 from server.batching.scores.feed import Feed
 from server.core.identity import Identity
 from server.edge.auth import Keys
@@ -58,6 +59,7 @@ class Ports:
     settings: Settings
     feed: Feed
     importer: Importer
+    schedules: Scheduler
     panel: Panel
     alerts: Alerts
     keys: Keys

@@ -24,13 +24,15 @@ from server.errors import StartRefused
 from server.settings.feed import Batching, Score
 from server.settings.imports import Imports
 from server.settings.limits import Limits
+from server.settings.provider import Provider, check_provider
+from server.settings.schedules import Schedules, check_schedules
 from server.settings.server import Access, Alerts, Server
 
 PREFIXES: Final = ("BATCH_", "JWT_", "ADAPTIVE_", "PREDICTIVE_", "SCHEDULES_", "TRACKING_", "IMPORTS_", "TIERS_")
 
 
 # The last base comes first in the generated files.
-class Settings(Imports, Alerts, Limits, Score, Batching, Access, Server, BaseSettings):
+class Settings(Schedules, Provider, Imports, Alerts, Limits, Score, Batching, Access, Server, BaseSettings):
     """What one server was started with. Immutable; what may change at run time is copied into `Tunables`."""
 
     model_config = SettingsConfigDict(extra="ignore", frozen=True, validate_default=False, env_ignore_empty=True)
@@ -70,6 +72,8 @@ def load(environ: Mapping[str, str], **overrides: Any) -> Settings:
     if settings.adaptive_batching and settings.adaptive_min_interval_ms > settings.adaptive_max_interval_ms:
         least, most = settings.adaptive_min_interval_ms, settings.adaptive_max_interval_ms
         raise StartRefused(f"ADAPTIVE_MIN_INTERVAL_MS={least} is more than ADAPTIVE_MAX_INTERVAL_MS={most}; lower it.")
+    check_provider(settings)
+    check_schedules(settings, settings)
     return settings
 
 

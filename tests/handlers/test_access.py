@@ -149,7 +149,10 @@ async def test_every_route_answers_every_role_as_the_table_says(start: Start, ho
     serving = await start(host=host)
     for route in ROUTES:
         path = route.path.replace("{id}", "17").replace("{name}", "nothing")
+        path = path.replace("{platform}", "google").replace("{team}", "acme").replace("{business}", "17")
         verb = VERBS[verb_of_route(route.method, route.path)]
+        if verb.name == "tell-of-run":  # A secret guards it, not a role: tests/handlers/test_webhooks.py.
+            continue
         for role in ROLES:
             answer = await serving.ask(route.method, path, None if role == "anonymous" else role)
             refused = answer_to(role, verb.name, exposed=host == "0.0.0.0")

@@ -77,7 +77,27 @@ export function svg(tag, attributes = {}, ...children) {
 
 export const icon = (name) => svg("svg", { class: "icon", "aria-hidden": "true" }, svg("use", { href: `#icon-${name}` }));
 
+/** A state: an icon in its colour (`tone`, a data-status of the style sheet) and its word. */
+export const badge = (tone, picture, words, title = null) => element("span", { class: "status", "data-status": tone, title }, icon(picture), words);
+
 /** Set the text only when it differs, so that nothing is laid out or announced twice. */
 export function setText(node, text) {
   if (node.textContent !== text) node.textContent = text;
+}
+
+/** A list of facts, changed in place: [[name, value as text or Node, hover?]]. */
+export function facts(list, all) {
+  const names = all.map(([name]) => name);
+  for (const row of [...list.children]) if (!names.includes(row.dataset.name)) row.remove();
+  all.forEach(([name, value, hover = ""], index) => {
+    let row = list.querySelector(`[data-name="${name}"]`);
+    if (row === null) {
+      row = element("div", { "data-name": name }, element("dt", {}, name), element("dd"));
+      list.insertBefore(row, list.children[index] ?? null);
+    }
+    const place = row.lastElementChild;
+    if (place.title !== hover) place.title = hover;
+    if (!(value instanceof Node)) setText(place, value);
+    else if (place.firstElementChild?.outerHTML !== value.outerHTML) place.replaceChildren(value);
+  });
 }

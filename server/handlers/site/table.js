@@ -8,6 +8,7 @@
  * choices: [{key, name, options: [[value, words]]}]: a select beside the filter, kept in the address like it.
  * stacks: on a phone each row is a card, its cells named, without the columns that say `phone: false`. A column with `once` is drawn when its row comes and never again.
  * id(row): rows keep their place, focus and selection while their content changes in place; without it they are drawn anew.
+ * A choice with `accepts(value)` may also be what is not among its options, by the address or by `change`; `offer` gives it other ones.
  */
 
 import { count, element, exactTime, icon, relativeTime, setText } from "./format.js";
@@ -50,10 +51,23 @@ export class Table {
     else this.draw();
   }
 
-  choice({ key, name, options }) {
-    const select = element("select", { "aria-label": `${name} of ${this.caption}`, "data-choice": key, onchange: ({ target }) => this.change({ [key]: target.value }) },
-      ...options.map(([value, words]) => element("option", { value, selected: value === this.state[key] }, words)));
-    return select;
+  choice(choice) {
+    const { key, name } = choice;
+    return element("select", { "aria-label": `${name} of ${this.caption}`, "data-choice": key, onchange: ({ target }) => this.change({ [key]: target.value }) }, ...this.optionsOf(choice));
+  }
+
+  optionsOf({ key, options }) {
+    const chosen = this.state[key];
+    const all = options.some(([value]) => value === chosen) ? options : [...options, [chosen, chosen]];
+    return all.map(([value, words]) => element("option", { value, selected: value === chosen }, words));
+  }
+
+  /** Other options for a choice; what is chosen stays. */
+  offer(key, options) {
+    const choice = this.choices.find((one) => one.key === key);
+    if (JSON.stringify(choice.options) === JSON.stringify(options)) return;
+    choice.options = options;
+    this.place.querySelector(`[data-choice="${key}"]`).replaceChildren(...this.optionsOf(choice));
   }
 
   setRows(rows) {
@@ -87,9 +101,15 @@ export class Table {
     Object.assign(this.state, state);
     this.writeAddress();
     this.drawHead();
-    for (const { key } of this.choices) this.place.querySelector(`[data-choice="${key}"]`).value = this.state[key];
+    for (const choice of this.choices) this.showChosen(choice, this.place.querySelector(`[data-choice="${choice.key}"]`));
     if (this.load && asks) this.fetch(null);
     else this.draw();
+  }
+
+  showChosen(choice, select) {
+    const value = this.state[choice.key];
+    if (!Array.from(select.options).some((option) => option.value === value)) select.replaceChildren(...this.optionsOf(choice));
+    select.value = value;
   }
 
   // ---- fetching -----------------------------------------------------------------------------------------------------
@@ -247,8 +267,9 @@ export class Table {
     const query = new URLSearchParams(location.search);
     const [sort, filter] = [query.get(`${this.name}.sort`), query.get(`${this.name}.filter`)];
     const known = sort !== null && this.columns.some(({ key }) => key === sort.replace(/^-/, ""));
-    const chosen = this.choices.map(({ key, options }) => [key, query.get(`${this.name}.${key}`), options]).filter(([, value, options]) => options.some(([option]) => option === value));
-    return { ...(known && { sort: sort.replace(/^-/, ""), descending: sort.startsWith("-") }), ...(filter !== null && { filter }), ...Object.fromEntries(chosen) };
+    const chosen = this.choices.map((choice) => [choice, query.get(`${this.name}.${choice.key}`)])
+      .filter(([{ options, accepts = () => false }, value]) => value !== null && (options.some(([option]) => option === value) || accepts(value)));
+    return { ...(known && { sort: sort.replace(/^-/, ""), descending: sort.startsWith("-") }), ...(filter !== null && { filter }), ...Object.fromEntries(chosen.map(([{ key }, value]) => [key, value])) };
   }
 
   writeAddress() {
