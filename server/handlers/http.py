@@ -18,7 +18,7 @@ from server.core.identity import ANONYMOUS, Identity
 from server.edge.auth import Keys
 from server.edge.web import Handler, Origins, application, bearer, json
 from server.errors import Code
-from server.handlers import admin, bulk, events, imports, lists, openapi, pages
+from server.handlers import admin, bulk, celebrities, events, imports, lists, openapi, pages, tier_people, tiers
 from server.handlers.access import allow, origin_allowed, verb_of_route
 from server.handlers.metrics import Metrics
 from server.handlers.ports import Content, Ports, Route, object_of, of_json, ref
@@ -76,6 +76,9 @@ ROUTES: Final[tuple[Route, ...]] = (
     *bulk.ROUTES,
     *imports.ROUTES,
     *lists.ROUTES,
+    *celebrities.ROUTES,
+    *tiers.ROUTES,
+    *tier_people.ROUTES,
     *admin.ROUTES,
     *pages.ROUTES,
 )

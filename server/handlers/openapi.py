@@ -15,11 +15,12 @@ from pydantic.json_schema import models_json_schema
 
 import server
 from server.errors import ERRORS, Code
-from server.handlers import admin, bulk, events, imports, lists
+from server.handlers import admin, bulk, celebrities, events, imports, lists, tiers, tiers_json
 from server.handlers.access import VERBS, verb_of_route
 from server.handlers.ports import NUMBER, TEXT, TRUTH, WHOLE, Content, Query, Route, Schema, list_of, object_of, ref
 from server.protocol.event import EventIn, PopularityIn
 from server.protocol.imports import CredentialIn, ImportIn, PriorityIn, SecretIn
+from server.protocol.tiers import BookIn, ClassifyIn, DecisionIn, GenerateIn, VerifyIn
 
 VERSION: Final = getattr(server, "__version__", "0.1.0")
 _STATUSES: Final = {
@@ -78,11 +79,12 @@ def _operation(route: Route) -> dict[str, object]:
 
 
 TAGS: Final = ("events", "popularity", "config", "loops", "alerts", "imports", "audiences", "credentials")
+TAGS_OF_TIERS: Final = ("celebrities", "availability", "tiers")
 
 
 def _tag(path: str) -> str:
     first = path.strip("/").split("/")[0]
-    return first if first in TAGS else "server"
+    return first if first in (*TAGS, *TAGS_OF_TIERS) else "server"
 
 
 def _parameters(route: Route) -> list[dict[str, object]]:
@@ -120,12 +122,13 @@ def _content(content: Content) -> dict[str, object]:
 
 
 _MODELS: Final = (EventIn, PopularityIn, ImportIn, PriorityIn, CredentialIn, SecretIn)
+_TIER_MODELS: Final = (ClassifyIn, GenerateIn, VerifyIn, DecisionIn, BookIn)
 
 
 @lru_cache(maxsize=1)
 def _schemas() -> dict[str, Any]:
     _, incoming = models_json_schema(
-        [(model, "validation") for model in _MODELS], ref_template="#/components/schemas/{model}"
+        [(model, "validation") for model in (*_MODELS, *_TIER_MODELS)], ref_template="#/components/schemas/{model}"
     )
     models: dict[str, Any] = incoming["$defs"]
     return {**models, **_OWN, **_shaped(models["EventIn"])}
@@ -174,5 +177,13 @@ _OWN: Final[dict[str, Schema]] = {
     "Job": imports.JOB,
     "ImportDay": imports.DAY,
     "Credential": lists.CREDENTIAL,
+    "Celebrity": celebrities.CELEBRITY,
+    "Slot": celebrities.SLOT,
+    "Booking": celebrities.BOOKING,
+    "TierRun": tiers_json.RUN,
+    "TierPerson": tiers_json.PERSON_ROW,
+    "TierPersonFile": tiers_json.PERSON,
+    "TierCalendar": tiers_json.CALENDAR,
+    "Verification": tiers.VERIFICATION,
     "Ready": object_of({"ready": TRUTH, "missing": list_of(TEXT)}, {"error": ref("Problem")}),
 }

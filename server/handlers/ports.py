@@ -17,6 +17,8 @@ from server.batching.alerts import Alerts
 from server.batching.imports.importer import Importer
 from server.batching.panel import Panel
 from server.batching.scores.feed import Feed
+from server.batching.tiers.lookup import Lookup
+from server.batching.tiers.tiers import Tiers
 from server.core.identity import Identity
 from server.edge.auth import Keys
 from server.edge.clock import Clock
@@ -58,6 +60,8 @@ class Ports:
     settings: Settings
     feed: Feed
     importer: Importer
+    tiers: Tiers
+    lookup: Lookup
     panel: Panel
     alerts: Alerts
     keys: Keys

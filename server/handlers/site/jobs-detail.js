@@ -1,9 +1,8 @@
 /* The drawer's content: one import (how far, what it brought, what it left out, what may be done with it), or one list (its contacts
  * with search, its export). Figures change in place; tables in here keep their place while they do. */
 
-import { element, exactTime, icon, number, relativeTime, setText } from "./format.js";
+import { element, exactTime, facts, icon, number, relativeTime, setText } from "./format.js";
 import { cancelJob, deleteList, requeueJob, setPriority } from "./jobs-forms.js";
-import { facts } from "./jobs-state.js";
 import { ACTIVE, REQUEUED, WAITS, progressCell, sourceOf, statusBadge } from "./jobs-words.js";
 import { act, api, queryOf, save } from "./shell.js";
 import { Table } from "./table.js";

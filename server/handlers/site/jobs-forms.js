@@ -2,15 +2,12 @@
  * server refused. Nothing here draws the page; `done` is called after a change so that the page reads again. */
 
 import { count, duration, element, number } from "./format.js";
-import { audited, sourceOf } from "./jobs-words.js";
-import { api, changeDialog } from "./shell.js";
+import { sourceOf } from "./jobs-words.js";
+import { FILE_TYPES, api, audited, changeDialog, field } from "./shell.js";
 
 const USUAL = 5;
 const MOST_USER = 5;
 const MOST_ADMIN = 9;
-const FILE_TYPES = { csv: "text/csv", ndjson: "application/x-ndjson", jsonl: "application/x-ndjson" };
-
-const field = (words, control, help = null) => element("label", { class: "field" }, element("span", {}, words), control, help && element("small", { class: "faint" }, help));
 
 /** A key of this dialog: sent twice, it is still one job. */
 const newKey = () => Array.from(crypto.getRandomValues(new Uint8Array(12)), (byte) => byte.toString(16).padStart(2, "0")).join("");

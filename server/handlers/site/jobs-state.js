@@ -2,7 +2,7 @@
  * One answer (GET /imports/status), read every two seconds while somebody looks. */
 
 import { columns, sparkline } from "./charts.js";
-import { count, duration, element, icon, number, setText } from "./format.js";
+import { count, duration, element, facts, icon, number, setText } from "./format.js";
 import { STATUSES } from "./jobs-words.js";
 import { Table } from "./table.js";
 
@@ -107,23 +107,6 @@ function dayBar(date, day = { completedJobs: 0, failedJobs: 0 }) {
 }
 
 const tile = (name, ...content) => element("section", { class: "panel tile" }, element("h2", {}, name), ...content);
-
-/** A list of facts, changed in place: [[name, value as text or Node, hover?]]. */
-export function facts(list, all) {
-  const names = all.map(([name]) => name);
-  for (const row of [...list.children]) if (!names.includes(row.dataset.name)) row.remove();
-  all.forEach(([name, value, hover = ""], index) => {
-    let row = list.querySelector(`[data-name="${name}"]`);
-    if (row === null) {
-      row = element("div", { "data-name": name }, element("dt", {}, name), element("dd"));
-      list.insertBefore(row, list.children[index] ?? null);
-    }
-    const place = row.lastElementChild;
-    if (place.title !== hover) place.title = hover;
-    if (!(value instanceof Node)) setText(place, value);
-    else if (place.firstElementChild?.outerHTML !== value.outerHTML) place.replaceChildren(value);
-  });
-}
 
 /** What the processes that use a credential tell of it, together. */
 export function usageOf(credentials, id) {

@@ -53,6 +53,3 @@ export function errorCell(job) {
   if (!line) return "–";
   return element("span", { class: job.error ? "error-line bad" : "error-line", title: line }, job.error ? icon("warn") : null, element("span", {}, line));
 }
-
-/** Ends a sentence about a change: the entry in the audit log that remembers it. */
-export const audited = (auditId) => (auditId === null || auditId === undefined ? "" : ` Audit ${auditId}.`);

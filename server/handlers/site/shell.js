@@ -7,7 +7,10 @@ const TOKEN_KEY = "batchcast-token";
 const NOTICE_MS = 7_000;
 const MAX_NOTICES = 4;
 const SAVED_MS = 60_000;
-const PAGES = [{ path: "/", name: "Map" }, { path: "/jobs", name: "Jobs" }];
+const PAGES = [{ path: "/", name: "Map" }, { path: "/jobs", name: "Jobs" }, { path: "/tiers", name: "Tiers" }];
+
+/** Content types of files to upload, by their ending. */
+export const FILE_TYPES = { csv: "text/csv", ndjson: "application/x-ndjson", jsonl: "application/x-ndjson" };
 
 export const token = {
   read: () => sessionStorage.getItem(TOKEN_KEY),
@@ -22,7 +25,8 @@ export function webSocketUrl(path = "/ws") {
   return `${scheme}://${location.hostname}:${port}${path}`;
 }
 
-/** Call the HTTP API. Resolves with the body, rejects with an Error whose message is the server's own sentence. A Blob goes as it is. */
+/** Call the HTTP API. Resolves with the body, rejects with an Error whose message is the server's own sentence
+ * (its `content` is the whole body). A Blob goes as it is. */
 export async function api(path, { method = "GET", body, signal, headers = {} } = {}) {
   const answer = await ask(path, { method, body, signal, headers: { Accept: "application/json", ...headers } });
   return answer.json().catch(() => ({}));
@@ -53,7 +57,7 @@ async function ask(path, { method = "GET", body, signal, headers = {} }) {
   if (answer.ok) return answer;
   const content = await answer.json().catch(() => ({}));
   const refusal = new Error(content.error?.message ?? `${method} ${path} was answered with ${answer.status}.`);
-  throw Object.assign(refusal, { status: answer.status, code: content.error?.code, field: content.error?.field });
+  throw Object.assign(refusal, { status: answer.status, code: content.error?.code, field: content.error?.field, content });
 }
 
 // ---- notices ------------------------------------------------------------------------------------------------------
@@ -240,6 +244,12 @@ export function changeDialog(title, content, action, work, options = {}) {
     }
   }, options);
 }
+
+/** A control of a form with its name, and a word of help below it. */
+export const field = (words, control, help = null) => element("label", { class: "field" }, element("span", {}, words), control, help && element("small", { class: "faint" }, help));
+
+/** Ends a sentence about a change: the entry in the audit log that remembers it. */
+export const audited = (auditId) => (auditId === null || auditId === undefined ? "" : ` Audit ${auditId}.`);
 
 /** Put these into the address (null: leave out), so that a link shows the same view. */
 export function keepInAddress(values) {
