@@ -15,7 +15,19 @@ import typer
 from dotenv import load_dotenv
 from rich.markup import escape
 
-from server.commands import access, credentials, events, jobs, operating, running, schedules, telling, watching, working
+from server.commands import (
+    access,
+    credentials,
+    events,
+    jobs,
+    operating,
+    running,
+    schedules,
+    telling,
+    tiers,
+    watching,
+    working,
+)
 from server.commands.calling import Failed, err
 
 SHIFT: Final = "--shift-to-now="
@@ -36,6 +48,7 @@ app.add_typer(events.app, rich_help_panel="Use a running server")
 app.add_typer(jobs.app, rich_help_panel="Use a running server")
 app.add_typer(credentials.app, rich_help_panel="Use a running server")
 app.add_typer(schedules.app, rich_help_panel="Use a running server")
+app.add_typer(tiers.app, rich_help_panel="Use a running server")
 app.command("watch", rich_help_panel="Use a running server")(watching.watch)
 app.command("stats", rich_help_panel="Use a running server")(operating.stats)
 app.command("force-batch", rich_help_panel="Use a running server")(operating.force_batch)

@@ -32,6 +32,9 @@ from server.batching.schedules import scheduler as schedules
 from server.batching.schedules.runs import Lead as RunsLead
 from server.batching.scores.feed import Feed, Lead
 from server.batching.sinks import LogSink, MailServer, MailSink, TopicSink, WebhookSink
+from server.batching.tiers import figures as tier_figures
+from server.batching.tiers import tiers
+from server.batching.tiers.lookup import Lookup
 from server.edge import logs
 from server.edge.bus import Bus
 from server.edge.clock import Clock, SystemClock
@@ -84,6 +87,7 @@ class App:
             self._wire()
             await self._wire_imports()
             await self._wire_schedules()
+            await self._wire_tiers()
             count = await self.feed.load()
             await self._open_ports()
         except BaseException:
@@ -144,6 +148,17 @@ class App:
         self.alerts.rules += schedule_figures.RULES
         self.schedules.measure(self.metrics.gauge)
 
+    async def _wire_tiers(self) -> None:
+        assert self._database is not None
+        lead = tiers.Lead(self.leadership.leads, self.leadership.leader)
+        parts = tiers.Parts(
+            self.settings, self._database, self.bus, self.clock, self.panel, self.record, self.tasks, lead
+        )
+        self.tiers = await tiers.Tiers.open(parts, tiers.Follow(lambda: self.hub.topics, self._told_all))
+        self.lookup = Lookup(self._database)
+        self.alerts.rules += tier_figures.RULES
+        self.tiers.measure(self.metrics.gauge, self.metrics.counter)
+
     def _told_all(self, topic: str, message: dict[str, object]) -> bool:
         """Publish; did all who follow have room?"""
         dropped = self.hub.hints_dropped
@@ -178,7 +193,10 @@ class App:
         before = self.leadership.leads()
         leads = await self.leadership.step()
         if leads and not before:
-            for name in ("expire", "tidy"):
+            monthly = (
+                () if self.settings.tiers_monthly else (tier_figures.MONTHLY,)
+            )  # Off: it is not to turn by itself.
+            for name in {"expire", "tidy", *tiers.LED}.difference(monthly):
                 self.panel.loop(name).wake()
         return Turn(detail={"leads": int(leads)})
 
@@ -233,6 +251,8 @@ class App:
             feed=self.feed,
             importer=self.importer,
             schedules=self.schedules,
+            tiers=self.tiers,
+            lookup=self.lookup,
             panel=self.panel,
             alerts=self.alerts,
             keys=self.keys,
@@ -327,6 +347,7 @@ QUIET: Final = frozenset(
         *("ledger", "bus", "connections", "ingest", "immediate", "catch-up", "forget", "leader", "alerts", "lag"),
         *("imports", "imports-due", "imports-rescue", "imports-progress"),
         "schedules-tell",
+        *("tiers-run", "tiers-watch", "tiers-progress"),
     )
 )
 """Loops whose every turn is not told to the topic `loops`: they turn many times a second, or tell themselves."""

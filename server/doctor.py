@@ -1,7 +1,7 @@
 """Looks at an installation without changing it, and says of each thing whether it is well and what to do when it is not.
 
 `examine` answers with findings in a fixed order: settings, server, ports, PostgreSQL, migrations, rights,
-keys, disk, imports, schedules, loops, overrides.
+keys, disk, imports, tiers, schedules, loops, overrides.
 A finding is ok, a note (worth knowing, works) or a problem (with its next step). What only a running server knows comes through
 the `ask` port: GET a path, the JSON answer or None when there is no server or it will not say.
 """
@@ -12,6 +12,7 @@ import fcntl
 import os
 import shutil
 import socket
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ from server.batching.imports.importer import provider_terms
 from server.batching.imports.vault import Sealer
 from server.batching.schedules.mirror import cron
 from server.batching.schedules.plan import PLATFORMS, TYPES
+from server.batching.tiers.cities import shipped
+from server.batching.tiers.rules import COUNTRIES, RULES
 from server.edge import apify
 from server.edge.clock import SystemClock
 from server.edge.cluster_files import find_binaries
@@ -41,6 +44,7 @@ Ask: TypeAlias = Callable[[str], Awaitable[dict[str, object] | None]]
 DISK_PROBLEM: Final = 200 << 20
 DISK_NOTE: Final = 2 << 30
 CONNECT_S: Final = 5.0
+CITIES_EACH: Final = tuple(rules.cities_each[1] for rules in RULES.values())
 RESTING: Final = frozenset(("drift", "schedules-balance"))
 """Loops that are paused by the configuration, not by a person."""
 
@@ -70,6 +74,7 @@ async def examine(environ: Mapping[str, str], ask: Ask) -> list[Finding]:
         _keys(settings),
         _disk(settings.data_dir),
         await _imports(settings, ask if ready is not None else _nobody),
+        _tiers(await ask("/tiers/state") if ready is not None else None),
     ]
     found += await _schedules(settings, ask if ready is not None else _nobody)
     if ready is not None:
@@ -307,6 +312,44 @@ def _workers(answer: dict[str, object] | None, text: str) -> Finding:
         step = "start one: batchcast worker, or IMPORTS_LANES above 0"
         return Finding("imports", "problem", f"{queue['pending']} jobs wait and no worker lives", step)
     return Finding("imports", "ok", f"{text}, {live} workers, {queue.get('pending')} jobs wait")
+
+
+# --- tiers ---
+
+
+def _tiers(state: dict[str, object] | None) -> Finding:
+    """City data, people without a tier, and what was verified last."""
+    text, step = _cities()
+    if step:
+        return Finding("tiers", "problem", text, step)
+    people = state.get("people") if state is not None else None
+    rows = state.get("tiers") if state is not None else None
+    if state is None or not isinstance(people, dict) or not isinstance(rows, list):
+        return Finding("tiers", "ok", text)
+    missing, active = people.get("missingTier"), people.get("active")
+    if missing:
+        words = f"{text}; {missing} of {active} people have no tier, so no month can be generated"
+        return Finding("tiers", "note", words, "batchcast tiers classify --new-only")
+    failed = [str(row["tier"]) for row in rows if row["verification"] and not row["verified"]]
+    if failed:
+        words = f"{text}; {state.get('month')}: the verification of {', '.join(failed)} failed or holds no longer"
+        return Finding("tiers", "note", words, "batchcast tiers verify says what is wrong, with person and rule")
+    verified = sum(row["verified"] for row in rows)
+    return Finding(
+        "tiers", "ok", f"{text}; {active} people; {state.get('month')}: {verified} of {len(rows)} tiers verified"
+    )
+
+
+def _cities() -> tuple[str, str]:
+    """The cities that people travel to; with a next step when there are too few."""
+    try:
+        cities = shipped()
+    except (OSError, ValueError, KeyError) as error:
+        return f"the cities cannot be read: {error}", "install batchcast again"
+    countries = Counter(city.country for city in cities)
+    enough = [country for country, count in countries.items() if count >= max(CITIES_EACH)]
+    text = f"{len(cities)} cities in {len(countries)} countries"
+    return text, "" if len(enough) > COUNTRIES else "install batchcast again: the list of cities is cut short"
 
 
 async def _nobody(path: str) -> dict[str, object] | None:

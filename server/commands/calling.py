@@ -34,10 +34,13 @@ err: Final = Console(stderr=True, highlight=False, emoji=False)
 class Failed(Exception):
     """A command can't go on; the text is for a person, `exit_code` for a script."""
 
-    def __init__(self, text: str, exit_code: int = FAILED, *, retry_after_s: float | None = None) -> None:
+    def __init__(
+        self, text: str, exit_code: int = FAILED, *, retry_after_s: float | None = None, status: int | None = None
+    ) -> None:
         super().__init__(text)
         self.exit_code = exit_code
         self.retry_after_s = retry_after_s
+        self.status = status
 
 
 class Unreachable(Failed):
@@ -98,7 +101,7 @@ class Server:
         kind = NDJSON if rows is not None else "application/json"
         async with self._request(method, path, params, data, kind, headers) as response:
             text = await response.read()
-            if response.status >= 400 and not (response.status == 422 and b'"rejected"' in text):
+            if response.status >= 400 and not _reports(response, text):
                 raise refusal(response, text, self.token)
             return _object(text, self.url)
 
@@ -106,7 +109,7 @@ class Server:
         """Send a long body in pieces; the JSON answer. Failed when the server says no."""
         async with self._request("POST", path, params, chunks, kind) as response:
             text = await response.read()
-            if response.status >= 400:
+            if response.status >= 400 and not _reports(response, text):
                 raise refusal(response, text, self.token)
             return _object(text, self.url)
 
@@ -140,6 +143,11 @@ class Server:
             raise Unreachable(self.url, error) from None
 
 
+def _reports(response: aiohttp.ClientResponse, text: bytes) -> bool:
+    """Is it the report of rows that were all refused?"""
+    return response.status == 422 and b'"rejected"' in text
+
+
 def part(text: str) -> str:
     """A text as one part of a path."""
     return quote(text, safe="")
@@ -155,7 +163,7 @@ def refusal(response: aiohttp.ClientResponse, text: bytes, token: str | None) ->
         message += "; give a token with --token or BATCHCAST_TOKEN, or run this where the server's DATA_DIR is"
     after = response.headers.get("Retry-After", "")
     wait_s = float(after) if after.isdecimal() else 1.0 if response.status in (429, 503) else None
-    return Failed(message, retry_after_s=wait_s)
+    return Failed(message, retry_after_s=wait_s, status=response.status)
 
 
 def stop(text: str, exit_code: int = UNUSABLE) -> NoReturn:

@@ -3,7 +3,7 @@
 The demo is the same server with a short interval and a DATA_DIR of its own, and beside it a loop named `demo`: a client like any
 other, over HTTP with the admin's token, that loads the sample's events shifted to now and has their popularity rise and fall for
 as long as it runs. `batchcast loops pause demo` gives the map a rest. In a checkout there are
-imports (showing.py) and schedules (scraping.py) to look at as well.
+imports (showing.py) and schedules (scraping.py) to look at as well, and everywhere people who can be booked (showing_tiers.py).
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from server.commands.calling import Failed, Json, Server, err, stop
 from server.commands.importing import Report, import_chunks, send_rows
 from server.commands.scraping import TRIGGER_MS, Scrapes, scraper
 from server.commands.showing import ORDER_MS, Orders, provider
+from server.commands.showing_tiers import STEP_MS, Casting
 from server.edge.clock import SystemClock
 from server.errors import StartRefused
 from server.protocol.intake import Format, Intake, shift_to_now
@@ -77,6 +78,7 @@ def _started(settings: Settings, *, imports: bool, schedules: bool) -> Callable[
         turns: list[tuple[str, Callable[[Occasion], Awaitable[Turn]], int]] = [
             ("demo", Show(app.http_url, token).turn, BEAT_MS)
         ]
+        turns.append(("demo-tiers", Casting(app.http_url, token).turn, STEP_MS))
         if imports:
             turns.append(("demo-imports", Orders(app.http_url, token).turn, ORDER_MS))
         if schedules:
@@ -103,8 +105,8 @@ def _welcome(url: str, settings: Settings) -> Panel:
     lines = (
         f"The live map: [bold underline]{url}[/]",
         f"A batch every {settings.batch_interval_ms / 1000:g} s. Admin token: {settings.data_dir / 'admin.token'}",
-        f"Imports: [bold underline]{url}/jobs[/]",
-        f"Schedules: [bold underline]{url}/schedules[/]",
+        f"Imports: [bold underline]{url}/jobs[/]   Schedules: [bold underline]{url}/schedules[/]",
+        f"Tiers: [bold underline]{url}/tiers[/]",
         f"In another terminal: [bold]batchcast watch --url {url}[/]   Stop with Ctrl-C.",
     )
     return Panel.fit("\n".join(lines), title="batchcast demo", border_style="cyan", padding=(1, 2))

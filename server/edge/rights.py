@@ -27,8 +27,10 @@ ROLES: Final = (
     "batchcast_worker",
     "batchcast_team",
     "batchcast_schedules",
+    "batchcast_reader",
+    "batchcast_tiers",
 )
-"""Whom the migrations make, or find made: two for the imports, two for the schedules."""
+"""Whom the migrations make, or find made: two for the imports, two for the schedules, two for the tiers."""
 
 # Before 16 membership and acting as a role were one.
 RIGHTS: Final = """

@@ -18,7 +18,22 @@ from server.core.identity import ANONYMOUS, Identity
 from server.edge.auth import Keys
 from server.edge.web import Handler, Origins, application, bearer, json
 from server.errors import Code
-from server.handlers import admin, bulk, businesses, events, imports, lists, openapi, pages, schedules, teams, webhooks
+from server.handlers import (
+    admin,
+    bulk,
+    businesses,
+    celebrities,
+    events,
+    imports,
+    lists,
+    openapi,
+    pages,
+    schedules,
+    teams,
+    tier_people,
+    tiers,
+    webhooks,
+)
 from server.handlers.access import allow, origin_allowed, verb_of_route
 from server.handlers.metrics import Metrics
 from server.handlers.ports import Content, Ports, Route, object_of, of_json, ref
@@ -80,6 +95,9 @@ ROUTES: Final[tuple[Route, ...]] = (
     *schedules.ROUTES,
     *teams.ROUTES,
     *webhooks.ROUTES,
+    *celebrities.ROUTES,
+    *tiers.ROUTES,
+    *tier_people.ROUTES,
     *admin.ROUTES,
     *pages.ROUTES,
 )

@@ -15,12 +15,25 @@ from pydantic.json_schema import models_json_schema
 
 import server
 from server.errors import ERRORS, Code
-from server.handlers import admin, bulk, businesses, events, imports, lists, schedules, teams
+from server.handlers import (
+    admin,
+    bulk,
+    businesses,
+    celebrities,
+    events,
+    imports,
+    lists,
+    schedules,
+    teams,
+    tiers,
+    tiers_json,
+)
 from server.handlers.access import VERBS, verb_of_route
 from server.handlers.ports import NUMBER, TEXT, TRUTH, WHOLE, Content, Query, Route, Schema, list_of, object_of, ref
 from server.protocol.event import EventIn, PopularityIn
 from server.protocol.imports import CredentialIn, ImportIn, PriorityIn, SecretIn
 from server.protocol.schedules import BalanceIn, IntervalIn, ProfileIn, RetryIn, TierIn
+from server.protocol.tiers import BookIn, ClassifyIn, DecisionIn, GenerateIn, VerifyIn
 
 VERSION: Final = getattr(server, "__version__", "0.1.0")
 _STATUSES: Final = {
@@ -79,17 +92,8 @@ def _operation(route: Route) -> dict[str, object]:
 
 
 TAGS: Final = (
-    "events",
-    "popularity",
-    "config",
-    "loops",
-    "alerts",
-    "imports",
-    "audiences",
-    "credentials",
-    "api",
-    "admin",
-    "webhooks",
+    *("events", "popularity", "config", "loops", "alerts", "imports", "audiences", "credentials"),
+    *("api", "admin", "webhooks", "celebrities", "availability", "tiers"),
 )
 
 
@@ -135,6 +139,7 @@ def _content(content: Content) -> dict[str, object]:
 _MODELS: Final = (
     *(EventIn, PopularityIn, ImportIn, PriorityIn, CredentialIn, SecretIn),
     *(ProfileIn, TierIn, IntervalIn, RetryIn, BalanceIn),
+    *(ClassifyIn, GenerateIn, VerifyIn, DecisionIn, BookIn),
 )
 
 
@@ -201,5 +206,13 @@ _OWN: Final[dict[str, Schema]] = {
     "Team": teams.TEAM,
     "Interval": teams.INTERVAL,
     "Retry": teams.RETRY,
+    "Celebrity": celebrities.CELEBRITY,
+    "Slot": celebrities.SLOT,
+    "Booking": celebrities.BOOKING,
+    "TierRun": tiers_json.RUN,
+    "TierPerson": tiers_json.PERSON_ROW,
+    "TierPersonFile": tiers_json.PERSON,
+    "TierCalendar": tiers_json.CALENDAR,
+    "Verification": tiers.VERIFICATION,
     "Ready": object_of({"ready": TRUTH, "missing": list_of(TEXT)}, {"error": ref("Problem")}),
 }

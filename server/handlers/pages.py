@@ -1,4 +1,4 @@
-"""The pages and their files, from memory: GET /, /jobs, /schedules and /site/*.
+"""The pages and their files, from memory: GET /, /jobs, /schedules, /tiers and /site/*.
 
 Read once at the start: the files of `site/` and, below `leaflet/`, what pages need of the Leaflet package. Served are exactly the
 names in that table, so no path leads anywhere else. Texts are compressed once. Each answer has an ETag of its content: a
@@ -31,6 +31,7 @@ EXAMPLES: Final = Path(__file__).parents[2] / "client-examples" / "browser"
 INDEX: Final = "index.html"
 JOBS: Final = "jobs.html"
 SCHEDULES: Final = "schedules.html"
+TIERS: Final = "tiers.html"
 PLACEHOLDER: Final = b"{{WS_PORT}}"
 LEAFLET_FILES: Final = ("leaflet.js", "leaflet.css", "images/*.png")
 TYPES: Final = {
@@ -102,6 +103,11 @@ async def schedules(request: web.Request, ports: Ports, who: Identity) -> web.St
     return _send(request, ports, SCHEDULES)
 
 
+async def tiers(request: web.Request, ports: Ports, who: Identity) -> web.StreamResponse:
+    """The people: tiers, prices, months."""
+    return _send(request, ports, TIERS)
+
+
 async def site_file(request: web.Request, ports: Ports, who: Identity) -> web.StreamResponse:
     """A file of the pages."""
     return _send(request, ports, request.match_info["name"])
@@ -157,5 +163,6 @@ ROUTES: Final = (
     Route("GET", "/", index, "The live map", _PAGE),
     Route("GET", "/jobs", jobs, "The page of imports", _PAGE),
     Route("GET", "/schedules", schedules, "The page of schedules", _PAGE),
+    Route("GET", "/tiers", tiers, "The page of tiers", _PAGE),
     Route("GET", "/site/{name}", site_file, "A file of the pages", _FILE, refusals=(404,), pattern="/site/{name:.+}"),
 )

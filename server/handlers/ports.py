@@ -18,6 +18,8 @@ from server.batching.imports.importer import Importer
 from server.batching.panel import Panel
 from server.batching.schedules.scheduler import Scheduler
 from server.batching.scores.feed import Feed
+from server.batching.tiers.lookup import Lookup
+from server.batching.tiers.tiers import Tiers
 from server.core.identity import Identity
 from server.edge.auth import Keys
 from server.edge.clock import Clock
@@ -60,6 +62,8 @@ class Ports:
     feed: Feed
     importer: Importer
     schedules: Scheduler
+    tiers: Tiers
+    lookup: Lookup
     panel: Panel
     alerts: Alerts
     keys: Keys

@@ -27,12 +27,13 @@ from server.settings.limits import Limits
 from server.settings.provider import Provider, check_provider
 from server.settings.schedules import Schedules, check_schedules
 from server.settings.server import Access, Alerts, Server
+from server.settings.tiers import Tiers
 
 PREFIXES: Final = ("BATCH_", "JWT_", "ADAPTIVE_", "PREDICTIVE_", "SCHEDULES_", "TRACKING_", "IMPORTS_", "TIERS_")
 
 
 # The last base comes first in the generated files.
-class Settings(Schedules, Provider, Imports, Alerts, Limits, Score, Batching, Access, Server, BaseSettings):
+class Settings(Tiers, Schedules, Provider, Imports, Alerts, Limits, Score, Batching, Access, Server, BaseSettings):
     """What one server was started with. Immutable; what may change at run time is copied into `Tunables`."""
 
     model_config = SettingsConfigDict(extra="ignore", frozen=True, validate_default=False, env_ignore_empty=True)

@@ -7,7 +7,12 @@ const TOKEN_KEY = "batchcast-token";
 const NOTICE_MS = 7_000;
 const MAX_NOTICES = 4;
 const SAVED_MS = 60_000;
-const PAGES = [{ path: "/", name: "Map" }, { path: "/jobs", name: "Jobs" }, { path: "/schedules", name: "Schedules" }];
+const PAGES = [
+  { path: "/", name: "Map" },
+  { path: "/jobs", name: "Jobs" },
+  { path: "/schedules", name: "Schedules" },
+  { path: "/tiers", name: "Tiers" },
+];
 
 /** Content types of files to upload, by their ending. */
 export const FILE_TYPES = { csv: "text/csv", ndjson: "application/x-ndjson", jsonl: "application/x-ndjson" };
