@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from pathlib import Path
 
 import asyncpg
+import hypothesis
 import pytest
 import pytest_asyncio
 
@@ -25,6 +26,10 @@ FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", 
 TEMPLATE = "batchcast_template"
 
 numbers = itertools.count(1)
+
+# No test judges how long something took: a busy machine is no bug.
+hypothesis.settings.register_profile("batchcast", deadline=None)
+hypothesis.settings.load_profile("batchcast")
 
 
 def run_apart(coroutine: Coroutine[object, object, None]) -> None:
