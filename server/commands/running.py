@@ -3,7 +3,8 @@
 The demo is the same server with a short interval and a DATA_DIR of its own, and beside it a loop named `demo`: a client like any
 other, over HTTP with the admin's token, that loads the sample's events shifted to now and has their popularity rise and fall for
 as long as it runs. `batchcast loops pause demo` gives the map a rest. In a checkout there are
-imports (showing.py) and schedules (scraping.py) to look at as well, and everywhere people who can be booked (showing_tiers.py).
+imports (showing.py) and schedules (scraping.py) to look at as well, and everywhere
+people who can be booked (showing_tiers.py).
 """
 
 from __future__ import annotations
@@ -105,7 +106,8 @@ def _welcome(url: str, settings: Settings) -> Panel:
     lines = (
         f"The live map: [bold underline]{url}[/]",
         f"A batch every {settings.batch_interval_ms / 1000:g} s. Admin token: {settings.data_dir / 'admin.token'}",
-        f"Imports: [bold underline]{url}/jobs[/]   Schedules: [bold underline]{url}/schedules[/]",
+        f"Imports: [bold underline]{url}/jobs[/]",
+        f"Schedules: [bold underline]{url}/schedules[/]",
         f"Tiers: [bold underline]{url}/tiers[/]",
         f"In another terminal: [bold]batchcast watch --url {url}[/]   Stop with Ctrl-C.",
     )
