@@ -7,7 +7,9 @@ Exit codes: 0 done, 1 something was refused, failed or diverged, 2 wrong usage o
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import MutableMapping
 from pathlib import Path
 from typing import Final
 
@@ -60,12 +62,19 @@ app.command("schema", rich_help_panel="Know the protocol")(telling.schema)
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with its code."""
     load_dotenv(Path(".env"), override=False)
+    point_at_home(os.environ)
     given = sys.argv[1:] if arguments is None else arguments
     try:
         app([f"--shift-path={text.removeprefix(SHIFT)}" if text.startswith(SHIFT) else text for text in given])
     except Failed as failed:
         err.print(f"[red]error:[/] {escape(str(failed))}")
         sys.exit(failed.exit_code)
+
+
+def point_at_home(environ: MutableMapping[str, str]) -> None:
+    """Commands ask the server that the same configuration would start, unless they are told of another."""
+    if environ.get("HTTP_PORT", "0") != "0":
+        environ.setdefault("BATCHCAST_URL", f"http://127.0.0.1:{environ['HTTP_PORT']}")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from server.__main__ import main
+from server.__main__ import main, point_at_home
 from tests.commands.conftest import Command
 from tests.commands.test_events import Lines, row
 from tests.pages.site import Site
@@ -116,3 +116,19 @@ def test_an_unknown_command_is_wrong_usage() -> None:
 
 def test_json_is_json_whatever_the_terminal(batchcast: Command) -> None:
     assert json.loads(batchcast("loops", "list", "--json").out)["loops"]
+
+
+@pytest.mark.parametrize(
+    ("environ", "url"),
+    [
+        ({"HTTP_PORT": "9000"}, "http://127.0.0.1:9000"),
+        ({"HTTP_PORT": "9000", "BATCHCAST_URL": "http://there:1"}, "http://there:1"),
+        ({"HTTP_PORT": "0"}, None),
+        ({}, None),
+    ],
+)
+def test_commands_ask_the_server_that_the_same_configuration_would_start(
+    environ: dict[str, str], url: str | None
+) -> None:
+    point_at_home(environ)
+    assert environ.get("BATCHCAST_URL") == url

@@ -37,7 +37,10 @@ async def _serve(chosen: argparse.Namespace) -> None:
     double.sending = Sending(never=chosen.no_webhooks, retry_s=1.0)
     await double.start(chosen.host, chosen.port)
     print(double.url, flush=True)
-    await asyncio.Event().wait()
+    try:
+        await asyncio.Event().wait()
+    finally:
+        await double.close()
 
 
 if __name__ == "__main__":
