@@ -22,19 +22,19 @@ import uvloop
 from server import __version__
 from server.batching.alerts import Alerts
 from server.batching.imports import figures
-from server.batching.imports.importer import Follow, Importer, Parts
+from server.batching.imports.importer import Importer
 from server.batching.lag import CALM_MS, Lag
 from server.batching.ledger import Ledger
 from server.batching.loop import Loop, Occasion, Turn, TurnRecord
 from server.batching.panel import Panel
+from server.batching.parts import Follow, Lead, Parts
 from server.batching.schedules import figures as schedule_figures
-from server.batching.schedules import scheduler as schedules
-from server.batching.schedules.runs import Lead as RunsLead
-from server.batching.scores.feed import Feed, Lead
+from server.batching.schedules.scheduler import Scheduler
+from server.batching.scores.feed import Feed
 from server.batching.sinks import LogSink, MailServer, MailSink, TopicSink, WebhookSink
 from server.batching.tiers import figures as tier_figures
-from server.batching.tiers import tiers
 from server.batching.tiers.lookup import Lookup
+from server.batching.tiers.tiers import LED, Tiers
 from server.edge import logs
 from server.edge.bus import Bus
 from server.edge.clock import Clock, SystemClock
@@ -85,9 +85,7 @@ class App:
         try:
             await self._open_database()
             self._wire()
-            await self._wire_imports()
-            await self._wire_schedules()
-            await self._wire_tiers()
+            await self._wire_systems()
             count = await self.feed.load()
             await self._open_ports()
         except BaseException:
@@ -126,38 +124,24 @@ class App:
         self.bus = Bus(db, node=self.node)
         self.hub = Hub(settings, clock)
         self._add_loops()
-        lead = Lead(self.leadership.leads, self.leadership.leader, self.leadership.fenced)
-        self.feed = Feed(settings, db, clock, self.panel, self.record, lead, self.bus, lag=self.lag)
+        self.lead = Lead(self.leadership.leads, self.leadership.leader, self.leadership.fenced)
+        self.feed = Feed(settings, db, clock, self.panel, self.record, self.lead, self.bus, lag=self.lag)
         self._add_sinks()
         self._add_gauges()
 
-    async def _wire_imports(self) -> None:
+    async def _wire_systems(self) -> None:
         assert self._database is not None
-        parts = Parts(self.settings, self._database, self.bus, self.clock, self.panel, self.record, __version__)
-        self.importer = await Importer.open(parts, Follow(lambda: self.hub.topics, self._told_all))
-        self.alerts.rules += figures.RULES
-        self.importer.measure(self.metrics.gauge, self.metrics.counter, self.metrics.counters)
-
-    async def _wire_schedules(self) -> None:
-        assert self._database is not None
-        lead = RunsLead(self.leadership.leads, self.leadership.leader, self.leadership.fenced)
-        parts = schedules.Parts(self.settings, self._database, self.bus, self.clock, self.panel, self.record, lead)
-        self.schedules = await schedules.Scheduler.open(
-            parts, schedules.Follow(lambda: self.hub.topics, self._told_all)
-        )
-        self.alerts.rules += schedule_figures.RULES
-        self.schedules.measure(self.metrics.gauge)
-
-    async def _wire_tiers(self) -> None:
-        assert self._database is not None
-        lead = tiers.Lead(self.leadership.leads, self.leadership.leader)
-        parts = tiers.Parts(
-            self.settings, self._database, self.bus, self.clock, self.panel, self.record, self.tasks, lead
-        )
-        self.tiers = await tiers.Tiers.open(parts, tiers.Follow(lambda: self.hub.topics, self._told_all))
+        parts = Parts(self.settings, self._database, self.bus, self.clock, self.panel, self.record, self.tasks)
+        follow = Follow(lambda: self.hub.topics, self._told_all)
+        gauge, counter = self.metrics.gauge, self.metrics.counter
+        self.importer = await Importer.open(parts, __version__, follow)
+        self.importer.measure(gauge, counter, self.metrics.counters)
+        self.schedules = await Scheduler.open(parts, self.lead, follow)
+        self.schedules.measure(gauge)
+        self.tiers = await Tiers.open(parts, self.lead, follow)
+        self.tiers.measure(gauge, counter)
         self.lookup = Lookup(self._database)
-        self.alerts.rules += tier_figures.RULES
-        self.tiers.measure(self.metrics.gauge, self.metrics.counter)
+        self.alerts.rules += (*figures.RULES, *schedule_figures.RULES, *tier_figures.RULES)
 
     def _told_all(self, topic: str, message: dict[str, object]) -> bool:
         """Publish; did all who follow have room?"""
@@ -193,10 +177,9 @@ class App:
         before = self.leadership.leads()
         leads = await self.leadership.step()
         if leads and not before:
-            monthly = (
-                () if self.settings.tiers_monthly else (tier_figures.MONTHLY,)
-            )  # Off: it is not to turn by itself.
-            for name in {"expire", "tidy", *tiers.LED}.difference(monthly):
+            # Off, the monthly generation is not to turn by itself.
+            off = () if self.settings.tiers_monthly else (tier_figures.MONTHLY,)
+            for name in {"expire", "tidy", *LED}.difference(off):
                 self.panel.loop(name).wake()
         return Turn(detail={"leads": int(leads)})
 

@@ -18,10 +18,11 @@ import structlog
 import uvloop
 
 from server import __version__
-from server.batching.imports.importer import Importer, Parts
+from server.batching.imports.importer import Importer
 from server.batching.ledger import Ledger
 from server.batching.loop import Loop, Occasion, Turn, TurnRecord
 from server.batching.panel import Panel
+from server.batching.parts import Parts
 from server.edge import logs
 from server.edge.attached import attached
 from server.edge.bus import Bus
@@ -91,8 +92,8 @@ class Worker:
             "bus", self._bus_turn, clock=self.clock, record=self.record, interval_ms=BUS_MS, min_gap_ms=BUS_GAP_MS
         )
         self.bus.woken = self.panel.add(bus, fold=True).wake
-        parts = Parts(self.settings, db, self.bus, self.clock, self.panel, self.record, __version__)
-        self.importer = await Importer.open(parts)
+        parts = Parts(self.settings, db, self.bus, self.clock, self.panel, self.record, self.tasks)
+        self.importer = await Importer.open(parts, __version__)
         self.importer.measure(self.metrics.gauge, self.metrics.counter, self.metrics.counters)
         self.metrics.gauge("postgres_up", "1 while PostgreSQL answers", lambda: int(db.up))
 

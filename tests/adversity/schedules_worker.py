@@ -11,8 +11,9 @@ from pydantic import SecretStr
 
 from server.batching.ledger import Ledger
 from server.batching.panel import Panel
+from server.batching.parts import Lead
 from server.batching.schedules import intents, outcomes, provider
-from server.batching.schedules.floor import Lead, Terms
+from server.batching.schedules.floor import Terms
 from server.batching.schedules.runs import Runs
 from server.edge import apify
 from server.edge.clock import SystemClock

@@ -14,17 +14,19 @@ import sys
 
 from server.batching.ledger import Ledger
 from server.batching.panel import Panel
+from server.batching.parts import Parts
 from server.batching.tiers import batch
 from server.batching.tiers.months import month_named
 from server.batching.tiers.rules import Tier
 from server.batching.tiers.runs import RunView
-from server.batching.tiers.tiers import Lead, Parts, Tiers
+from server.batching.tiers.tiers import Tiers
 from server.core.identity import Identity
 from server.edge.bus import Bus
 from server.edge.clock import SystemClock
 from server.edge.postgres import Connection, Database
 from server.edge.tasks import Tasks
 from server.settings import load
+from tests.leading import leading
 
 DIE_AFTER = int(os.environ.get("TIERS_DIE_AFTER", "0"))
 PAUSE_MS = int(os.environ.get("TIERS_PAUSE_MS", "0"))
@@ -52,9 +54,8 @@ async def main(dsn: str, tier: Tier, month: int) -> None:
     ledger = Ledger(db, clock)
     panel = Panel(ledger, clock=clock, tasks=tasks)
     settings = load({"TIERS_BATCH": os.environ.get("TIERS_BATCH", "5")})
-    lead = Lead(lambda: False, lambda: None)
     bus = Bus(db, node=f"worker {os.getpid()}")
-    tiers = await Tiers.open(Parts(settings, db, bus, clock, panel, ledger.record, tasks, lead))
+    tiers = await Tiers.open(Parts(settings, db, bus, clock, panel, ledger.record, tasks), leading(False))
     disturb()
     print("ready", flush=True)
     opened = await tiers.generate(

@@ -1,6 +1,6 @@
 """All of the imports in one process: the verbs, the credentials, the lanes, and what is told of them.
 
-    importer = await Importer.open(Parts(settings, db, bus, clock, panel, record, version), follow)
+    importer = await Importer.open(parts, version, follow)
     importer.verbs, importer.vault, importer.take_in(...)       what handlers call
     cut = importer.cut(after_s)                                 on the way down, beside panel.stop(): see there
     await importer.close()
@@ -16,7 +16,7 @@ without having cost a retry.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterable, Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, TypeAlias
@@ -30,17 +30,16 @@ from server.batching.imports.batch import MemberImport
 from server.batching.imports.claims import TOPIC
 from server.batching.imports.files import Spooled
 from server.batching.imports.plan import Job, Ladder, Released, Verdict
-from server.batching.imports.queue import DAY_S, Queue, Record, Terms
-from server.batching.imports.relay import Relay
+from server.batching.imports.queue import DAY_S, Queue, Terms
+from server.batching.imports.relay import Jobs
 from server.batching.imports.sources import Sources
 from server.batching.imports.store import Imports
 from server.batching.imports.vault import Asked, Sealer, Vault
 from server.batching.loop import Loop, Occasion, Turn
-from server.batching.panel import Panel
+from server.batching.parts import Follow, Parts
+from server.batching.relay import Relay
 from server.core.identity import Identity
-from server.edge.bus import Bus, Envelope
-from server.edge.clock import Clock
-from server.edge.postgres import Database
+from server.edge.bus import Envelope
 from server.protocol.intake import Format
 from server.settings import Settings
 
@@ -84,27 +83,6 @@ log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
-    """What the imports are built from."""
-
-    settings: Settings
-    db: Database
-    bus: Bus
-    clock: Clock
-    panel: Panel
-    record: Record
-    version: str
-
-
-@dataclass(frozen=True, slots=True)
-class Follow:
-    """The followers of topics in this process: which topics they follow, and telling them (did all have room?)."""
-
-    topics: Callable[[], Iterable[str]]
-    tell: Callable[[str, dict[str, object]], bool]
-
-
-@dataclass(frozen=True, slots=True)
 class Found:
     """What there is where the imports work: the id of their folder of files, and whether PostgreSQL needs help (frozen.py)."""
 
@@ -115,7 +93,7 @@ class Found:
 class Importer:
     """See the module's docstring."""
 
-    def __init__(self, parts: Parts, provider: p.Provider, follow: Follow | None, found: Found) -> None:
+    def __init__(self, parts: Parts, version: str, provider: p.Provider, follow: Follow | None, found: Found) -> None:
         settings, self._clock, self._db, self._bus = parts.settings, parts.clock, parts.db, parts.bus
         self.lanes = settings.imports_lanes
         self.folder, self.folder_id = _folder(settings), found.folder_id
@@ -138,18 +116,19 @@ class Importer:
             parts.record,
             self.step,
             replace(terms(settings), folder=found.folder_id),
-            parts.version,
+            version,
         )
-        self.relay = None if follow is None else Relay(parts.db, parts.clock, follow.topics, follow.tell)
+        self.relay = None if follow is None else Relay(Jobs(parts.db), parts.clock, follow)
         self._add_loops(parts, found.thaws)
 
     @classmethod
-    async def open(cls, parts: Parts, follow: Follow | None = None) -> Importer:
+    async def open(cls, parts: Parts, version: str, follow: Follow | None = None) -> Importer:
         """Built, its loops on the panel; StartRefused for settings that can't be used. Without `follow`, none follows."""
         fresh = f"{parts.clock.now_ms():x}-{round(parts.clock.random() * 2**52):013x}"
         folder_id = await asyncio.to_thread(files.id_of_folder, _folder(parts.settings), fresh)
         found = Found(folder_id, await frozen.needed(parts.db))
-        return cls(parts, await p.Provider.open(provider_terms(parts.settings), parts.clock), follow, found)
+        client = await p.Provider.open(provider_terms(parts.settings), parts.clock)
+        return cls(parts, version, client, follow, found)
 
     def _add_loops(self, parts: Parts, thaws: bool) -> None:
         def add(name: str, turn: Turning, interval_ms: int | None) -> Loop:

@@ -6,7 +6,7 @@ Here too are the two steps that several turns take: a run of the provider's beco
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Final
@@ -15,6 +15,7 @@ import structlog
 from pydantic import SecretStr
 
 from server.batching.loop import Turn
+from server.batching.parts import Lead
 from server.batching.schedules import intents
 from server.batching.schedules.outcomes import ENDED, Ladder
 from server.batching.schedules.provider import Provider
@@ -31,15 +32,6 @@ CLEANUP: Final = "schedules-cleanup"
 MIRROR: Final = "schedules-mirror"
 
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True)
-class Lead:
-    """Whether this node leads, who does, and the fence that a leader's transaction begins with."""
-
-    leads: Callable[[], bool]
-    leader: Callable[[], str | None]
-    fenced: Callable[[Connection], Awaitable[int]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Final, Literal, TypeAlias, get_args
 
 from server.batching.loop import Occasion, Turn
+from server.batching.parts import Follow
 from server.edge.bus import Bus, Envelope, Lost
 from server.edge.clock import Clock
 from server.edge.postgres import Database
@@ -56,24 +57,19 @@ class News:
 
 
 class Relay:
-    """One node's end: `heard` and `lost` are the bus's handlers, `turn` the loop's (with GAP_MS between two).
-
-    `topics` are those followed here; `tell` answers whether all followers of the topic had room.
-    """
+    """One node's end: `heard` and `lost` are the bus's handlers, `turn` the loop's (with GAP_MS between two)."""
 
     def __init__(
         self,
         db: Database,
         bus: Bus,
         clock: Clock,
-        topics: Callable[[], Iterable[str]],
-        tell: Callable[[str, dict[str, object]], bool],
+        follow: Follow,
     ) -> None:
         self.woken: Callable[[], None] = _nothing
         self._db = db
         self._bus = bus
-        self._topics = topics
-        self._tell = tell
+        self._follow = follow
         self._own = News()
         self._news = News()
         self._mark = f"{bus.node}/{clock.random()}"
@@ -108,7 +104,7 @@ class Relay:
         news.merge(own)
         if not news:
             return Turn()
-        if TOPIC in set(self._topics()) and not self._tell(TOPIC, message_of(news, occasion)):
+        if TOPIC in set(self._follow.topics()) and not self._follow.tell(TOPIC, message_of(news, occasion)):
             self._news.merge(news)
             return Turn(1, deferred=1)
         return Turn(1, 1)

@@ -31,6 +31,7 @@ from typing import Final, TypeAlias
 from server.batching import audit
 from server.batching.loop import Loop, Occasion, Turn, TurnRecord
 from server.batching.panel import Panel
+from server.batching.parts import Lead
 from server.batching.schedules import attribution, hooks, intents, retries
 from server.batching.schedules.figures import WATCH, WATCH_MS, Watch
 from server.batching.schedules.floor import (
@@ -41,7 +42,6 @@ from server.batching.schedules.floor import (
     PROCESS,
     RETRY,
     Floor,
-    Lead,
     Tally,
     Terms,
 )
@@ -64,7 +64,6 @@ __all__ = (
     "PROCESS",
     "RETRY",
     "WATCH",
-    "Lead",
     "Received",
     "Revived",
     "Runs",

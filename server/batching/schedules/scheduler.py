@@ -1,6 +1,6 @@
 """All of the schedules in one process: who is placed where, the runs at the provider, and what is told of them.
 
-    scheduler = await Scheduler.open(Parts(settings, db, bus, clock, panel, record, lead), follow)
+    scheduler = await Scheduler.open(parts, lead, follow)
     scheduler.core.placing.create(...)   core.catalog, core.intervals, core.upkeep        who is placed where: verbs.py
     scheduler.runs.receive(...)          scheduler.trigger(...)   scheduler.revive(...)   the provider's side: runs.py
     scheduler.reading.reviews(...)       scheduler.health(...)    scheduler.validate(...)
@@ -14,13 +14,13 @@ has changed is known by its name (AREAS_OF).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, Callable, Iterable
+from collections.abc import AsyncIterable, Iterable
 from dataclasses import dataclass, field
-from typing import Final, TypeAlias
+from typing import Final
 
 from server.batching import audit
 from server.batching.loop import Loop, TurnRecord
-from server.batching.panel import Panel
+from server.batching.parts import Follow, Lead, Parts
 from server.batching.schedules import figures as f
 from server.batching.schedules import intents, provider
 from server.batching.schedules import runs as r
@@ -37,9 +37,6 @@ from server.batching.schedules.taking import Taken
 from server.batching.schedules.verbs import Schedules
 from server.core.identity import Identity
 from server.edge import apify
-from server.edge.bus import Bus
-from server.edge.clock import Clock
-from server.edge.postgres import Database
 from server.errors import Code, Refused
 from server.protocol.intake import Format
 from server.settings import Settings
@@ -61,28 +58,6 @@ AREAS_OF: Final[dict[str, tuple[Area, ...]]] = {
     "schedules-balance": ("schedules",),
     "schedules-tidy": ("schedules",),
 }
-Record: TypeAlias = Callable[[TurnRecord], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """What the schedules are built from."""
-
-    settings: Settings
-    db: Database
-    bus: Bus
-    clock: Clock
-    panel: Panel
-    record: Record
-    lead: r.Lead
-
-
-@dataclass(frozen=True, slots=True)
-class Follow:
-    """The followers of topics in this process: which topics they follow, and telling them (did all have room?)."""
-
-    topics: Callable[[], Iterable[str]]
-    tell: Callable[[str, dict[str, object]], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +95,7 @@ class _Errors:
 class Scheduler:
     """See the module's docstring."""
 
-    def __init__(self, parts: Parts, client: apify.Apify | None, follow: Follow) -> None:
+    def __init__(self, parts: Parts, lead: Lead, client: apify.Apify | None, follow: Follow) -> None:
         settings = parts.settings
         self.settings = settings
         self._db, self._clock, self._panel, self._record_on = parts.db, parts.clock, parts.panel, parts.record
@@ -129,25 +104,25 @@ class Scheduler:
         self.core = Schedules(parts.db, parts.clock, terms)
         self.reading = Reading(parts.db, terms.capacities)
         self.runs = r.Runs(
-            parts.db, parts.clock, provider.Provider(client, provider_terms(settings)), parts.lead, run_terms(settings)
+            parts.db, parts.clock, provider.Provider(client, provider_terms(settings)), lead, run_terms(settings)
         )
-        self.relay = Relay(parts.db, parts.bus, parts.clock, follow.topics, follow.tell)
+        self.relay = Relay(parts.db, parts.bus, parts.clock, follow)
         self._reached = _Reached()
-        self._add_loops(parts)
+        self._add_loops(parts, lead)
 
     @classmethod
-    async def open(cls, parts: Parts, follow: Follow) -> Scheduler:
+    async def open(cls, parts: Parts, lead: Lead, follow: Follow) -> Scheduler:
         """Built, its loops on the panel; StartRefused for an address that the token can't be sent to."""
         settings, token = parts.settings, parts.settings.apify_token
         terms = apify.Terms(url=settings.apify_url, timeout_ms=settings.apify_timeout_ms)
         client = None if token is None else await apify.Apify.open(terms, token)
-        return cls(parts, client, follow)
+        return cls(parts, lead, client, follow)
 
-    def _add_loops(self, parts: Parts) -> None:
+    def _add_loops(self, parts: Parts, lead: Lead) -> None:
         tell = Loop(TELL, self.relay.turn, clock=parts.clock, record=parts.record, min_gap_ms=GAP_MS)
         self.relay.woken = parts.panel.add(tell, fold=True).wake
         parts.bus.subscribe([TOPIC], self.relay.heard, lost=self.relay.lost)
-        self.core.add_loops(parts.panel, self._record, parts.lead.leads, parts.lead.leader)
+        self.core.add_loops(parts.panel, self._record, lead.leads, lead.leader)
         self.runs.add_loops(parts.panel, self._record)
 
     def _record(self, record: TurnRecord) -> None:

@@ -10,10 +10,9 @@ import asyncio
 import base64
 import binascii
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final, Protocol
 
-import asyncpg
 import orjson
 import structlog
 
@@ -21,6 +20,7 @@ from server.batching import audit
 from server.batching.lag import Lag
 from server.batching.loop import Loop, Occasion, Turn, TurnRecord
 from server.batching.panel import Panel
+from server.batching.parts import Lead
 from server.batching.scores import kernel, store
 from server.batching.scores.adaptive import Bounds
 from server.batching.scores.audience import Owed, Viewer
@@ -62,16 +62,6 @@ class Record(Protocol):
 
     def __call__(self, record: TurnRecord) -> None:
         """Keep one."""
-
-
-@dataclass(frozen=True, slots=True)
-class Lead:
-    """Whether this node leads, and who does."""
-
-    leads: Callable[[], bool]
-    leader: Callable[[], str | None]
-    fenced: Callable[[asyncpg.Connection], Awaitable[int]]
-    """Holds the lead until the transaction ends, or raises."""
 
 
 class Feed:

@@ -1,6 +1,6 @@
 """All of the tiers in one process: the verbs that every control surface calls, and the loops.
 
-    tiers = await Tiers.open(Parts(settings, db, bus, clock, panel, record, tasks, lead), follow)
+    tiers = await Tiers.open(parts, lead, follow)
     opened = await tiers.generate("S", month, who); run = await tiers.complete(opened.run.id)
 
     tiers-run       works off whatever run is under way, on every node; woken when one is opened
@@ -17,32 +17,29 @@ asks for leaves its audit entry in the transaction that makes it. Months are the
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterable, Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, TypeAlias
 
 from server.batching import audit
-from server.batching.loop import Loop, Occasion, Turn, TurnRecord, always, nobody
-from server.batching.panel import Panel
+from server.batching.loop import Loop, Occasion, Turn, always, nobody
+from server.batching.parts import Follow, Lead, Parts
+from server.batching.relay import Relay
 from server.batching.tiers import booking, catalogue, checking, figures, people, reports, runs, upkeep
 from server.batching.tiers.chance import seed_of
 from server.batching.tiers.checking import Check, Verification
 from server.batching.tiers.classifying import classify_one
 from server.batching.tiers.gates import next_step
 from server.batching.tiers.months import DAY_S, month_of, name_of
-from server.batching.tiers.relay import Relay
+from server.batching.tiers.relay import Runs
 from server.batching.tiers.rules import TIERS, Tier
 from server.batching.tiers.runs import Asked, ItemView, RunView, Scope
 from server.batching.tiers.store import TOPIC, no_person, put_cities, reading, serving
 from server.batching.tiers.work import AGAIN_S, Worker
 from server.core.identity import Identity
-from server.edge.bus import Bus
-from server.edge.clock import Clock
-from server.edge.postgres import Connection, Database
-from server.edge.tasks import Tasks
+from server.edge.postgres import Connection
 from server.errors import Code, Refused
 from server.protocol.intake import Format
-from server.settings import Settings
 
 RUN: Final = "tiers-run"
 EXPIRE: Final = "tiers-expire"
@@ -67,38 +64,7 @@ select s.tier::text, s.source, s.flags, c.accepted from tiers.celebrity_settings
 where c.id = $1 for update of c, s"""
 
 Measure: TypeAlias = Callable[[str, str, Callable[[], float]], None]
-Record: TypeAlias = Callable[[TurnRecord], None]
 Turning: TypeAlias = Callable[[Occasion], Awaitable[Turn]]
-
-
-@dataclass(frozen=True, slots=True)
-class Lead:
-    """Does this node lead, and who does."""
-
-    leads: Callable[[], bool]
-    leader: Callable[[], str | None]
-
-
-@dataclass(frozen=True, slots=True)
-class Follow:
-    """The followers of topics in this process: which topics they follow, and telling them (did all have room?)."""
-
-    topics: Callable[[], Iterable[str]]
-    tell: Callable[[str, dict[str, object]], bool]
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """What the tiers are built from."""
-
-    settings: Settings
-    db: Database
-    bus: Bus
-    clock: Clock
-    panel: Panel
-    record: Record
-    tasks: Tasks
-    lead: Lead
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +79,7 @@ class Opened:
 class Tiers:
     """See the module's docstring."""
 
-    def __init__(self, parts: Parts, follow: Follow | None) -> None:
+    def __init__(self, parts: Parts, lead: Lead, follow: Follow | None) -> None:
         self._db, self._bus, self._clock = parts.db, parts.bus, parts.clock
         self._seed = seed_of(parts.settings.tiers_seed)
         self._settings = parts.settings
@@ -122,19 +88,19 @@ class Tiers:
         self.counts = {"planned": 0, "classified": 0, "failed": 0}
         self._check: Check | None = None
         self._expired_to = 0.0
-        self.relay = None if follow is None else Relay(parts.db, parts.clock, follow.topics, follow.tell)
-        self._add_loops(parts)
+        self.relay = None if follow is None else Relay(Runs(parts.db), parts.clock, follow)
+        self._add_loops(parts, lead)
 
     @classmethod
-    async def open(cls, parts: Parts, follow: Follow | None = None) -> Tiers:
+    async def open(cls, parts: Parts, lead: Lead, follow: Follow | None = None) -> Tiers:
         """Built, its loops on the panel, the cities in their table."""
         async with serving(parts.db) as connection:
             await put_cities(connection)
-        return cls(parts, follow)
+        return cls(parts, lead, follow)
 
-    def _add_loops(self, parts: Parts) -> None:
+    def _add_loops(self, parts: Parts, lead: Lead) -> None:
         def add(name: str, turn: Turning, interval_ms: int | None, led: bool = False) -> Loop:
-            may, who = (parts.lead.leads, parts.lead.leader) if led else (always, nobody)
+            may, who = (lead.leads, lead.leader) if led else (always, nobody)
             loop = Loop(
                 name, turn, clock=parts.clock, record=parts.record, interval_ms=interval_ms, may_run=may, leader=who
             )

@@ -6,8 +6,10 @@ import asyncpg
 import pytest_asyncio
 
 from server.batching.imports.claims import TOPIC
-from server.batching.imports.relay import TOLD_EVERY_S, Relay, job_of_topic
+from server.batching.imports.relay import Jobs, job_of_topic
 from server.batching.loop import Occasion
+from server.batching.parts import Follow
+from server.batching.relay import TOLD_EVERY_S, Relay
 from server.edge.bus import Envelope, Lost
 from server.edge.clock import VirtualClock
 from server.edge.postgres import Database
@@ -52,7 +54,7 @@ async def seen(db: Database, job: int, count: int) -> None:
 
 
 def relay(db: Database, clock: VirtualClock, room: Room) -> Relay:
-    made = Relay(db, clock, lambda: room.topics, room.tell)
+    made = Relay(Jobs(db), clock, Follow(lambda: room.topics, room.tell))
     made.woken = room.woken.append
     return made
 

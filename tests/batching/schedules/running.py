@@ -17,12 +17,13 @@ from aiohttp import web
 from pydantic import SecretStr
 
 from server.batching.loop import Occasion, Turn
+from server.batching.parts import Lead
 from server.batching.schedules import hooks
 from server.batching.schedules.inputs import Asked
 from server.batching.schedules.plan import Platform, Type
 from server.batching.schedules.provider import Provider
 from server.batching.schedules.provider import Terms as Asking
-from server.batching.schedules.runs import Lead, Runs, Terms
+from server.batching.schedules.runs import Runs, Terms
 from server.edge import apify
 from server.edge.clock import Clock, SystemClock
 from server.edge.postgres import Connection, Database

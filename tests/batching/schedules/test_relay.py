@@ -6,6 +6,7 @@ import pytest
 import pytest_asyncio
 
 from server.batching.loop import Occasion
+from server.batching.parts import Follow
 from server.batching.schedules.relay import AREAS, TOPIC, Relay
 from server.edge.bus import Bus, Lost
 from server.edge.clock import SystemClock
@@ -20,7 +21,7 @@ class Node:
         self.told: list[Any] = []
         self.topics, self.room, self.wakes = [TOPIC], True, 0
         self.bus = Bus(db, node="a node")
-        self.relay = Relay(db, self.bus, SystemClock(), lambda: self.topics, self._tell)
+        self.relay = Relay(db, self.bus, SystemClock(), Follow(lambda: self.topics, self._tell))
         self.relay.woken = self._woken
         self.bus.subscribe([TOPIC], self.relay.heard, lost=self.relay.lost)
 

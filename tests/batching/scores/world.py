@@ -16,7 +16,7 @@ from server.batching.ledger import Ledger
 from server.batching.loop import Occasion, Turn
 from server.batching.panel import Panel
 from server.batching.scores.audience import Viewer
-from server.batching.scores.feed import Feed, Lead
+from server.batching.scores.feed import Feed
 from server.batching.scores.frame import Frame
 from server.batching.scores.plan import Asked
 from server.batching.scores.question import Question
@@ -30,6 +30,7 @@ from server.edge.tasks import Tasks
 from server.protocol.event import event_op, popularity_op
 from server.protocol.values import Filter, Viewport, to_ms
 from server.settings import Settings
+from tests.leading import leading
 from tests.oracle import view as oracle
 
 ADMIN = Identity("root", frozenset({"admin"}))
@@ -296,11 +297,7 @@ def make_feed(db: Database, clock: Clock, settings: Settings, *, threaded: bool 
         clock,
         panel,
         ledger.record,
-        Lead(lambda: True, lambda: "test", no_fence),
+        leading(),
         Bus(db, node="test"),
         threaded=threaded,
     )
-
-
-async def no_fence(connection: object) -> int:
-    return 1

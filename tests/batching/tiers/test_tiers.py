@@ -11,13 +11,14 @@ import pytest
 
 from server.batching.ledger import Ledger
 from server.batching.panel import Panel
+from server.batching.parts import Follow, Parts
 from server.batching.tiers import figures
 from server.batching.tiers.catalogue import Wanted
 from server.batching.tiers.months import month_named, name_of
 from server.batching.tiers.reports import warning
 from server.batching.tiers.rules import TIERS, Tier
 from server.batching.tiers.runs import RunView
-from server.batching.tiers.tiers import CLEAN, EXPIRE, LED, RUN, Follow, Lead, Parts, Tiers
+from server.batching.tiers.tiers import CLEAN, EXPIRE, LED, RUN, Tiers
 from server.batching.tiers.work import SLICE_S, Breath
 from server.edge.bus import Bus
 from server.edge.clock import SystemClock
@@ -43,6 +44,7 @@ from tests.batching.tiers.world import (
     rows_of,
     tell,
 )
+from tests.leading import leading
 
 
 @asynccontextmanager
@@ -62,9 +64,8 @@ async def running(
         panel,
         ledger.record,
         tasks,
-        Lead(lambda: lead, lambda: "test"),
     )
-    tiers = await Tiers.open(parts, follow)
+    tiers = await Tiers.open(parts, leading(lead), follow)
     panel.start()
     try:
         yield Place(tiers, db, panel, tasks, bus)

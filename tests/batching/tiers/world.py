@@ -14,10 +14,11 @@ import orjson
 
 from server.batching.ledger import Ledger
 from server.batching.panel import Panel
+from server.batching.parts import Parts
 from server.batching.tiers.months import month_named
 from server.batching.tiers.rules import RATINGS
 from server.batching.tiers.runs import RunView
-from server.batching.tiers.tiers import Lead, Parts, Tiers
+from server.batching.tiers.tiers import Tiers
 from server.core.identity import Identity
 from server.edge.bus import Bus
 from server.edge.clock import Clock, SystemClock
@@ -25,6 +26,7 @@ from server.edge.postgres import Database
 from server.edge.tasks import Tasks
 from server.protocol.intake import Format
 from server.settings import Settings, load
+from tests.leading import leading
 
 ADMIN = Identity("root", frozenset(["admin"]))
 PAUL = Identity("paul")
@@ -60,8 +62,7 @@ async def opened(db: Database, clock: Clock | None = None, **settings: Any) -> A
     panel = Panel(ledger, clock=clock, tasks=tasks)
     bus = Bus(db, node="test")
     made: Settings = load({}, **settings)
-    lead = Lead(lambda: True, lambda: "test")
-    tiers = await Tiers.open(Parts(made, db, bus, clock, panel, ledger.record, tasks, lead))
+    tiers = await Tiers.open(Parts(made, db, bus, clock, panel, ledger.record, tasks), leading())
     try:
         yield Place(tiers, db, panel, tasks, bus)
     finally:
