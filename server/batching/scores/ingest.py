@@ -127,9 +127,9 @@ class Writer:
         try:
             with self.db.translated(), self.desk.engine.drawn():  # one merge behind the last page, not one a page
                 count = await load_pages(connection, lambda page: self.desk.load(page, now_ms))
+                await self.desk.engine.ask(lambda lookout: lookout.columns.merge())
         finally:
             await connection.close()
-        await self.desk.engine.ask(lambda lookout: lookout.columns.merge())
         return count
 
     @property
