@@ -65,20 +65,22 @@ FORGET_NODE_S = 30 * 86_400.0
 ANSWER_LIMIT_S = 10.0
 
 
-def publishing(node: str, topic: str, payload: str, rows: str) -> str:
+def publishing(node: str, topic: str, payload: str, rows: str, hint: str = "true") -> str:
     """The parts `counter` and `said` of a statement that publishes one message among other things, when `rows` has a row; all four
-    are SQL. The statement must be its transaction's last, as `publish` should be. One that has only this to say is PUBLISH."""
+    are SQL. The statement must be its transaction's last, as `publish` should be. One that has only this to say is PUBLISH.
+    Where `hint` is false nobody is woken: who publishes much says HINT afterwards, once for all of it."""
     return f"""counter as (
     insert into ops.node as node (node, last_seq, published_at) select {node}, 1, clock_timestamp() from {rows}
     on conflict (node) do update set last_seq = node.last_seq + 1, published_at = clock_timestamp()
     returning last_seq
 ), said as (
     insert into ops.outbox (node, seq, topic, payload) select {node}, last_seq, {topic}, {payload} from counter, {rows}
-    returning seq, pg_notify('{CHANNEL}', '')
+    returning seq, case when {hint} then pg_notify('{CHANNEL}', '') end
 )"""  # noqa: S608  SQL of ours
 
 
 PUBLISH = f"with {publishing('$1', '$2', '$3', '(select) as once')} select seq from said"  # noqa: S608
+HINT = f"select pg_notify('{CHANNEL}', '')"
 HEADS = "select node, last_seq from ops.node"
 # One row at least for each node: `first` is the lowest number still there; without a message the others are null.
 READ = """

@@ -109,7 +109,7 @@ with told as (
         started_at = coalesce(q.started_at, clock_timestamp())
     from next where q.id = next.id
     returning {", ".join(f"q.{name}" for name in _JOB)}
-), {publishing("$10", f"'{TOPIC}'", "json_build_object('jobs', ids)", "sums")}
+), {publishing("$10", f"'{TOPIC}'", "json_build_object('jobs', ids)", "sums", "$11")}
 select ids as ended, {_NO_JOB} from sums union all select null, * from claimed"""  # noqa: S608  names are ours
 # After an answer that was lost: what was claimed by it is nobody's.
 RECONCILE: Final = f"""
@@ -223,10 +223,16 @@ async def leave(connection: Connection, worker: int, jobs: int, members: int) ->
 
 
 async def turn(
-    connection: Connection, worker: int, told: Sequence[Settled], wanted: int, node: str, done: Sequence[Job] = ()
+    connection: Connection,
+    worker: int,
+    told: Sequence[Settled],
+    wanted: int,
+    node: str,
+    done: Sequence[Job] = (),
+    hint: bool = True,
 ) -> Harvested:
-    """End claims (`done`: those that are completed), say so as this node of the bus, and make new ones; a claim that is
-    missing in `ended` was not this worker's any more."""
+    """End claims (`done`: those that are completed), say so as this node of the bus (without a `hint`, see edge/bus.py, nobody
+    is woken), and make new ones; a claim that is missing in `ended` was not this worker's any more."""
     columns = (
         _listed([*(s.job for s in told), *(job.id for job in done)]),
         _listed([*(s.lease for s in told), *(job.lease for job in done)]),
@@ -236,7 +242,7 @@ async def turn(
         [s.error for s in told],
         [s.afresh for s in told],
     )
-    rows = await connection.fetch(TURN, worker, *columns, wanted, node)
+    rows = await connection.fetch(TURN, worker, *columns, wanted, node, hint)
     ended = rows.pop(0)[0] if rows and rows[0][0] is not None else ()
     return Harvested(frozenset(ended), tuple(map(job_of, rows)))
 

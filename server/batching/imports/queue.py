@@ -50,7 +50,7 @@ from server.batching.imports.retiring import retire
 from server.batching.loop import Loop, Occasion, Turn, TurnRecord
 from server.batching.panel import Panel
 from server.core.lease import look_every_s
-from server.edge.bus import Bus
+from server.edge.bus import HINT, Bus
 from server.edge.clock import Clock
 from server.edge.line import Line
 from server.edge.logs import redacted
@@ -65,6 +65,8 @@ TOLD_MOST: Final = 500
 """Claims ended by one statement; the rest follows in the next."""
 STUCK_S: Final = 1.0
 """Jobs claimed ahead go back when all lanes have been busy for so long: another worker may have one free."""
+HINT_GAP_MS: Final = 100
+"""Who listens on the bus is woken by endings at most so often: that costs both sides more than writing down ten of them."""
 TEND_SLICE: Final = 1_000
 TEND_MS: Final = 1_000
 AGE_MS: Final = 30_000
@@ -189,6 +191,7 @@ class Queue:
         self._waiting: deque[Job] = deque()
         self._told: dict[int, tuple[Job, Ending]] = {}
         self._ended_since = 0
+        self._unheard, self._hinted_at = False, -1.0
         self._turned_at = self._taken_at = clock.monotonic()
         self._lanes = [Lane(self, work) for _ in range(terms.lanes)]
         self._add_loops(record)
@@ -277,10 +280,12 @@ class Queue:
         told = list(self._told.values())[:TOLD_MOST]
         want = self._wanted()
         if not told and not want:
+            await self._hint()
             return Turn()
         worker = await self._registered()
         claimed = await self._exchange(worker, told, want)
         self._wake_one()
+        await self._hint()
         more = bool(self._told) or (claimed == want > 0 and self._wanted() > 0)
         return Turn(len(told) + claimed, len(told) + claimed, more=more)
 
@@ -332,10 +337,29 @@ class Queue:
         async with self._line.use() as connection:
             if doubted:
                 await claims.reconcile(connection, worker, list(self._held))
-            harvested = await claims.turn(connection, worker, rows, want, self._bus.node, done)
+            hint = self._rested()
+            harvested = await claims.turn(connection, worker, rows, want, self._bus.node, done, hint)
         self._doubt = False
+        if harvested.ended:
+            self._heard(hint)
         self._settle(told, harvested)
         return len(harvested.claimed)
+
+    def _rested(self) -> bool:
+        return self.clock.monotonic() - self._hinted_at >= HINT_GAP_MS / 1000
+
+    def _heard(self, hint: bool) -> None:
+        self._unheard = not hint
+        self._hinted_at = self.clock.monotonic() if hint else self._hinted_at
+
+    async def _hint(self) -> None:
+        """Wake who listens, for all that was told without."""
+        if self._unheard and self._rested():
+            async with self._line.use() as connection:
+                await connection.execute(HINT)
+            self._heard(True)
+        elif self._unheard:
+            self._claimer.wake(HINT_GAP_MS)
 
     def _settle(self, told: list[tuple[Job, Ending]], harvested: claims.Harvested) -> None:
         for job, _ in told:
@@ -362,7 +386,9 @@ class Queue:
         """The last turn: what has ended is written, the rest goes back, the heart stops."""
         told = list(self._told.values())
         if self._worker is not None:
+            self._hinted_at = -1.0
             await self._exchange(self._worker, told, 0)
+            await self._hint()
             async with self._line.use() as connection:
                 await claims.leave(connection, self._worker, self.pulse.jobs, self.pulse.members)
         await self.close()

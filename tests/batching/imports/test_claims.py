@@ -467,7 +467,7 @@ async def test_claims_read_a_few_pages_however_much_is_finished_or_deferred(db: 
         try:
             number = await worker(connection)
             sql = claims.TURN
-            for position, value in ((9, 20), (1, number)):
+            for position, value in ((11, True), (10, "'test'"), (9, 20), (1, number)):
                 sql = sql.replace(f"${position}", str(value))
             kinds = ("text::bigint", "text::bigint", "text", "int", "float8", "text", "bool")
             for position, kind in enumerate(kinds, 2):

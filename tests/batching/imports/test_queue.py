@@ -9,6 +9,7 @@ from structlog.testing import capture_logs
 from server.batching.imports import claims, queue
 from server.batching.imports.plan import Again, Done, Failed, Job, Ladder, Onward, Verdict
 from server.batching.imports.queue import Terms
+from server.edge.bus import Bus, Envelope
 from server.edge.postgres import Database
 from server.errors import Unavailable
 from tests.batching.imports.world import LIMIT_S, QUICK, ask, expire, job, nothing, put, statuses, tell, until, working
@@ -393,6 +394,28 @@ async def test_endings_are_told_on_the_bus_in_the_transaction_that_writes_them(d
         rows = await connection.fetch("select payload->'jobs' as jobs from ops.outbox where topic = 'imports'")
     told = sorted(int(one) for row in rows for one in row["jobs"].strip("[]").split(","))
     assert told == ids
+
+
+async def test_of_a_burst_who_listens_is_woken_now_and_then_and_after_the_last(db: Database) -> None:
+    bus, woken, heard, wakes = Bus(db, node="another"), asyncio.Event(), list[int](), 0
+
+    async def hear(messages: list[Envelope]) -> None:
+        heard.extend(job for message in messages for job in message.payload["jobs"])  # type: ignore[attr-defined]
+
+    bus.woken = woken.set
+    bus.subscribe([claims.TOPIC], hear)
+    await bus.step()
+    ids = await put(db, 300)
+    async with working(db, nothing, Terms(claim_most=2, poll_ms=600_000)):
+        while sorted(heard) != ids:
+            await asyncio.wait_for(woken.wait(), LIMIT_S)
+            woken.clear()
+            wakes += 1
+            while (await bus.step()).more:
+                pass
+        messages = await ask(db, "select last_seq from ops.node where node = 'test'")
+    await bus.close()
+    assert wakes < messages / 2
 
 
 async def _is(db: Database, status: str) -> bool:
