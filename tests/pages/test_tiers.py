@@ -212,6 +212,7 @@ def test_people_are_imported_classified_planned_and_verified_from_an_empty_page(
     told(page, rf"Began run \d+, Plan tier S for {WORDS}. Audit \d+")
     moving = page.locator("#running li")
     expect(moving).to_contain_text(re.compile(r"\d+ % · [\d.,]+ people/s · .* left"), timeout=LONG)
+    expect(page.locator("#next")).to_contain_text("(under way)")
     moving.get_by_role("button").click()
     drawer(page).get_by_role("button", name="Stop…").click()
     expect(dialog(page)).to_contain_text("What is done stays")
@@ -534,6 +535,21 @@ def test_signing_out_leaves_nothing_of_the_administrator(visit: Visitor) -> None
     for place in ("people", "steps", "runs", "findings", "verifications"):
         assert page.locator(f"#{place} tr").count() == 0
     assert page.evaluate("() => sessionStorage.length") == 0
+
+
+def test_the_row_that_was_clicked_and_the_bar_stay_where_they_are(visit: Visitor) -> None:
+    page = signed_in(visit())
+    link = page.locator("#people [data-person]").nth(20)
+    link.scroll_into_view_if_needed()
+    height = "(node) => Math.round(node.getBoundingClientRect().top)"
+    before = link.evaluate(height)
+    link.click()
+    expect(drawer(page)).to_be_visible()
+    assert abs(link.evaluate(height) - before) <= 1
+    page.keyboard.press("Escape")
+    assert abs(link.evaluate(height) - before) <= 1
+    page.evaluate("() => scrollTo(0, document.body.scrollHeight)")
+    expect(page.locator("header.bar")).to_be_in_viewport(ratio=1)
 
 
 def test_rows_details_and_months_work_by_keyboard_alone(visit: Visitor) -> None:

@@ -1,11 +1,11 @@
 """Working off runs: batch after batch of whatever run it is, until nobody waits any more.
 
     worker.turn(run)          some batches, for about TURN_S: what a loop does
-    worker.complete(run)      all of them, in LANES side by side: what a command does
+    worker.complete(run)      all of them: what a command does
 
-While one lane waits for PostgreSQL another one plans. Planning itself never holds the event loop for much longer than
-SLICE_S. A run ends when nobody waits for it, also those that another process has in hand just now; until then a turn that
-finds nobody free says so and is called again a little later.
+Both work in LANES side by side: while one lane waits for PostgreSQL another one plans. Planning itself never holds the
+event loop for much longer than SLICE_S. A run ends when nobody waits for it, also those that another process has in hand
+just now; until then a turn that finds nobody free says so and is called again a little later.
 
 Whoever follows the topic `tiers` is told how far a run is: the batch's transaction says on the bus that it has moved, at
 most every TOLD_EVERY_S, and always when it ends.
@@ -14,8 +14,10 @@ most every TOLD_EVERY_S, and always when it ends.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import reduce
+from math import inf
 from typing import Final
 
 import structlog
@@ -29,6 +31,7 @@ from server.edge.bus import Bus
 from server.edge.clock import Clock
 from server.edge.postgres import Connection, Database
 from server.edge.tasks import Tasks
+from server.errors import Unavailable
 
 TURN_S: Final = 1.0
 SLICE_S: Final = 0.004
@@ -90,21 +93,15 @@ class Worker:
         self._told_at: dict[int, float] = {}
 
     async def turn(self, run: RunView) -> Progress:
-        """Some batches."""
-        until = self._clock.monotonic() + TURN_S
-        sum_ = Progress()
-        while True:
-            one = await self.step(run)
-            sum_ = _added(sum_, one)
-            if not one.more or self._clock.monotonic() >= until:
-                return sum_
+        """All batches, or those of about TURN_S."""
+        return await self._lanes(run, self._clock.monotonic() + TURN_S)
 
     async def complete(self, run: int, told: Callable[[RunView], None] | None = None) -> RunView:
         """Until the run has ended, whoever ends it."""
         async with self._db.connection() as connection:
             view = await runs.show(connection, run)
         while view.status == "running":
-            await self._lanes(view, told)
+            await self._lanes(view, told=told)
             async with serving(self._db) as connection:
                 view = await runs.show(connection, run)
             if view.status == "running":
@@ -113,23 +110,33 @@ class Worker:
             told(view)
         return view
 
-    async def _lanes(self, run: RunView, told: Callable[[RunView], None] | None) -> None:
-        """Batches side by side until none is free; classification goes one after the other by itself."""
+    async def _lanes(self, run: RunView, until: float = inf, told: Callable[[RunView], None] | None = None) -> Progress:
+        """Batches side by side until none is free or the time is up; classification goes one after the other by itself."""
         many = LANES if run.kind == "generate" else 1
-        lanes = [self._tasks.start(f"tiers lane {run.id}-{n}", self._lane(run, told)) for n in range(many)]
+        lanes = [self._tasks.start(f"tiers lane {run.id}-{n}", self._lane(run, until, told)) for n in range(many)]
         try:
-            await asyncio.gather(*lanes)
+            return _together(await asyncio.gather(*lanes))
         finally:
             for lane in lanes:
                 lane.cancel()
 
-    async def _lane(self, run: RunView, told: Callable[[RunView], None] | None) -> None:
+    async def _lane(self, run: RunView, until: float, told: Callable[[RunView], None] | None) -> Progress | Unavailable:
+        """PostgreSQL away is no task's death: the turn fails of it."""
+        try:
+            return await self._batches(run, until, told)
+        except Unavailable as error:
+            return error
+
+    async def _batches(self, run: RunView, until: float, told: Callable[[RunView], None] | None) -> Progress:
         at = self._clock.monotonic()
-        while (await self.step(run)).more:
-            if told is not None and self._clock.monotonic() - at >= SEEN_EVERY_S:
+        sum_ = await self.step(run)
+        while sum_.more and (now := self._clock.monotonic()) < until:
+            if told is not None and now - at >= SEEN_EVERY_S:
                 async with self._db.connection() as connection:
                     told(await runs.show(connection, run.id))
-                at = self._clock.monotonic()
+                at = now
+            sum_ = _added(sum_, await self.step(run))
+        return sum_
 
     async def step(self, run: RunView) -> Progress:
         """One batch, in one transaction; the run ends when there was nobody left."""
@@ -184,6 +191,16 @@ class Worker:
         if now - self._told_at.get(run, -TOLD_EVERY_S) >= TOLD_EVERY_S:
             self._told_at[run] = now
             await self._bus.publish(connection, TOPIC, {"runs": [run]})
+
+
+def _together(lanes: Sequence[Progress | Unavailable]) -> Progress:
+    """What lanes did side by side. They end one by one: what is held when the first ends may be the others' people."""
+    done: list[Progress] = []
+    for one in lanes:
+        if isinstance(one, Unavailable):
+            raise one
+        done.append(one)
+    return replace(reduce(_added, done), more=any(one.more for one in done), held=all(one.held for one in done))
 
 
 def _added(one: Progress, other: Progress) -> Progress:

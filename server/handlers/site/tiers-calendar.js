@@ -3,7 +3,7 @@
 
 import { element, icon, money, number, roundMoney } from "./format.js";
 import { Table } from "./table.js";
-import { KINDS, SLOTS, badge, countryName, monthAfter, monthWords, shortWords } from "./tiers-words.js";
+import { KINDS, SLOTS, badge, countryName, monthAfter, monthWords, shortWords, smallButton, stay, tryAgain } from "./tiers-words.js";
 
 const WEEKDAYS = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"];
 const DAY_MS = 86_400_000;
@@ -31,14 +31,14 @@ function formats(zone) {
 }
 
 /** "Fri, 15 Jan 14:00–14:30" in that zone; without one in the reader's. */
-export function slotTime({ startsAtMs, endsAtMs }, zone) {
+function slotTime({ startsAtMs, endsAtMs }, zone) {
   const { day, hour } = formats(zone);
   return `${day.format(startsAtMs)} ${hour.format(startsAtMs)}–${hour.format(endsAtMs)}`;
 }
 
-export const zoneWords = (zone) => zone.replaceAll("_", " ").split("/").at(-1);
+const zoneWords = (zone) => zone.replaceAll("_", " ").split("/").at(-1);
 const readersTime = (slot) => `For you (${formats(undefined).name}): ${slotTime(slot, undefined)}`;
-export const placeWords = ({ name, country }) => (country ? `${name}, ${countryName(country)}` : name);
+const placeWords = ({ name, country }) => (country ? `${name}, ${countryName(country)}` : name);
 
 /** What kind, how long, and below it the city, or whose time it is. */
 function kindCell(kind, { duration, city, timezone }) {
@@ -50,11 +50,13 @@ const kindWords = (kind, { duration, city, timezone }) => `${KINDS[kind].words},
 
 /** The columns of slots. `cancel(slot, words)` gives a booking back; without it there is no button. */
 export function slotColumns(cancel = null) {
+  const local = (_, slot) => slotTime(slot, slot.timezone);
+  const told = (status, slot) => [status, bookedWords(slot)].filter(Boolean).join(": ");
   return [
-    { key: "startsAtMs", name: "Local time", type: "text", format: (_, slot) => slotTime(slot, slot.timezone), exact: (_, slot) => `${slot.timezone}. ${readersTime(slot)}`, csv: (ms) => new Date(ms).toISOString() },
+    { key: "startsAtMs", name: "Local time", type: "text", format: local, exact: (_, slot) => `${slot.timezone}. ${readersTime(slot)}`, csv: (ms) => new Date(ms).toISOString() },
     { key: "meetingType", name: "Kind", type: "text", format: kindCell, exact: kindWords, csv: kindWords },
     { key: "priceCents", name: "Price", type: "number", format: (cents) => (cents < ROUNDED_FROM ? money : roundMoney)(cents), exact: money, csv: money },
-    { key: "status", name: "State", type: "text", format: (status, slot) => stateCell(slot, cancel), exact: (_, slot) => bookedWords(slot), csv: (status, slot) => [status, bookedWords(slot)].filter(Boolean).join(": ") },
+    { key: "status", name: "State", type: "text", format: (status, slot) => stateCell(slot, cancel), exact: (_, slot) => bookedWords(slot), csv: told },
   ];
 }
 
@@ -63,7 +65,7 @@ function stateCell(slot, cancel) {
   const state = badge(tone, picture, words);
   if (cancel === null || slot.status !== "booked" || slot.startsAtMs <= Date.now()) return state;
   const said = `${slotTime(slot, slot.timezone)} (${zoneWords(slot.timezone)})`;
-  return element("div", { class: "slot-state" }, state, element("button", { type: "button", class: "small", "aria-label": `Cancel the booking of ${said}…`, onclick: () => cancel(slot, said) }, "Cancel…"));
+  return element("div", { class: "slot-state" }, state, smallButton("Cancel…", () => cancel(slot, said), { "aria-label": `Cancel the booking of ${said}…` }));
 }
 
 function bookedWords({ bookedBy, bookedAtMs, cancelledAtMs }) {
@@ -79,9 +81,11 @@ export class Calendar {
     this.cancel = cancel;
     this.month = null;
     this.title = element("h3", { "aria-live": "polite" });
-    const step = (words, picture, steps) => element("button", { type: "button", class: "quiet only-icon", "aria-label": words, onclick: () => this.month !== null && turn(monthAfter(this.month, steps)) }, icon(picture));
+    const go = (steps) => this.month !== null && turn(monthAfter(this.month, steps));
+    const step = (words, steps) => element("button", { type: "button", class: "quiet only-icon", "aria-label": words, onclick: () => go(steps) }, icon("chevron"));
     this.body = element("div", { class: "calendar-body" });
-    this.node = element("section", { class: "calendar", "aria-label": `Calendar of ${name}` }, element("div", { class: "calendar-head" }, this.title, step("The month before", "chevron", -1), step("The month after", "chevron", 1)), this.body);
+    const head = element("div", { class: "calendar-head" }, this.title, step("The month before", -1), step("The month after", 1));
+    this.node = element("section", { class: "calendar", "aria-label": `Calendar of ${name}` }, head, this.body);
   }
 
   /** Another month is on its way: its name at once, what was shown faded until it comes. */
@@ -94,7 +98,7 @@ export class Calendar {
 
   failed(refusal, again) {
     this.node.removeAttribute("aria-busy");
-    this.body.replaceChildren(element("p", { class: "table-refusal" }, icon("warn"), refusal.message, element("button", { type: "button", class: "small", onclick: again }, "Try again")));
+    this.body.replaceChildren(tryAgain(refusal, again));
   }
 
   draw(calendar) {
@@ -120,14 +124,14 @@ export class Calendar {
   stays({ rotations }) {
     if (rotations.length === 0) return [];
     const last = (day) => dayWords(new Date(Date.parse(`${day}T00:00:00Z`) - DAY_MS).toISOString().slice(0, 10));
-    const stay = ({ startsOn, endsOn, cities }) => element("li", {}, element("span", {}, `${dayWords(startsOn)} – ${last(endsOn)}`), element("span", {}, cities.map(placeWords).join(" · ") || "no city"));
-    return [element("h3", {}, "Rotations"), element("ul", { class: "stays" }, ...rotations.map(stay))];
+    const line = ({ startsOn, endsOn, cities }) => stay(`${dayWords(startsOn)} – ${last(endsOn)}`, cities.map(placeWords).join(" · ") || "no city", false);
+    return [element("h3", {}, "Rotations"), element("ul", { class: "stays" }, ...rotations.map(line))];
   }
 }
 
 function rests({ cooldowns }) {
   if (cooldowns.length === 0) return [];
-  const rest = ({ name, country, lastVisit, until }) => element("li", {}, element("span", {}, placeWords({ name, country })), element("span", { class: "faint" }, `visited ${dayWords(lastVisit)}, again from ${dayWords(until)}`));
+  const rest = ({ lastVisit, until, ...city }) => stay(placeWords(city), `visited ${dayWords(lastVisit)}, again from ${dayWords(until)}`);
   return [element("h3", {}, "Cities that rest"), element("ul", { class: "stays" }, ...cooldowns.map(rest))];
 }
 
@@ -154,7 +158,11 @@ function weeks({ month, slots }) {
 function day(number_, days, month, slots) {
   if (number_ < 1 || number_ > days) return element("td", { class: "outside" });
   const here = slots.get(`${month}-${String(number_).padStart(2, "0")}`) ?? [];
-  const words = (slot) => `${slotTime(slot, slot.timezone)}, ${KINDS[slot.meetingType].words}, ${SLOTS[slot.status].words}`;
-  const marks = here.map((slot) => element("span", { class: "mark", "data-status": SLOTS[slot.status].tone, "data-slot": slot.status, title: `${words(slot)}. ${readersTime(slot)}` }, icon(KINDS[slot.meetingType].icon), element("span", { class: "hidden-words" }, words(slot))));
-  return element("td", { class: here.length > 0 ? "busy" : null }, element("span", { class: "day" }, String(number_)), element("div", { class: "marks" }, ...marks));
+  return element("td", { class: here.length > 0 ? "busy" : null }, element("span", { class: "day" }, String(number_)), element("div", { class: "marks" }, ...here.map(mark)));
+}
+
+function mark(slot) {
+  const words = `${slotTime(slot, slot.timezone)}, ${KINDS[slot.meetingType].words}, ${SLOTS[slot.status].words}`;
+  return element("span", { class: "mark", "data-status": SLOTS[slot.status].tone, "data-slot": slot.status, title: `${words}. ${readersTime(slot)}` },
+    icon(KINDS[slot.meetingType].icon), element("span", { class: "hidden-words" }, words));
 }

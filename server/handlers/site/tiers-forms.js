@@ -40,7 +40,8 @@ export function importPeople({ done }) {
     done();
     // Once this dialog is gone.
     if (report.rejected > 0) setTimeout(() => showRejected(chosen.name, report));
-    return `Imported ${chosen.name}: ${number(report.created)} new, ${number(report.updated)} updated, ${number(report.unchanged)} unchanged, ${number(report.rejected)} refused.${audited(report.auditId)}`;
+    const became = [["created", "new"], ["updated", "updated"], ["unchanged", "unchanged"], ["rejected", "refused"]].map(([key, words]) => `${number(report[key])} ${words}`);
+    return `Imported ${chosen.name}: ${became.join(", ")}.${audited(report.auditId)}`;
   }));
 }
 
@@ -49,7 +50,8 @@ function showRejected(name, { rows, rejected, errors }) {
   const place = element("div");
   const columns = [{ key: "line", name: "Line", type: "number" }, { key: "field", name: "Field", type: "text" }, { key: "reason", name: "Reason", type: "words" }];
   const first = errors.length < rejected ? `; the first ${number(errors.length)} are listed` : "";
-  const dialog = dialogWith("Rows that were refused", [says(`${number(rejected)} of ${count(rows, "row")} of ${name} did not go in${first}. Mend them and import the file again: what is in stays as it is.`), place], "Close", async () => true, { dismiss: "Back" });
+  const words = `${number(rejected)} of ${count(rows, "row")} of ${name} did not go in${first}. Mend them and import the file again: what is in stays as it is.`;
+  const dialog = dialogWith("Rows that were refused", [says(words), place], "Close", async () => true, { dismiss: "Back" });
   dialog.classList.add("wide");
   new Table(place, { caption: `refused rows of ${name}`, columns, sort: "line", descending: false }).setRows(errors);
 }
@@ -67,7 +69,9 @@ export function classify({ mode, counts, done }) {
   const choose = () => (tierField.hidden = modes.querySelector(":checked").value !== "tier");
   modes.addEventListener("change", choose);
   choose();
-  return changeDialog("Classify", [modes, tierField, says("Decides tier, packages, country and the most slots a month from the evidence, in the background. Decisions of reviewers stay; where nothing changes, no row is touched. A tier that changes has to be verified again.")], "Classify", async (form) => {
+  const words = says("Decides tier, packages, country and the most slots a month from the evidence, in the background. Decisions of reviewers stay; ",
+    "where nothing changes, no row is touched. A tier that changes has to be verified again.");
+  return changeDialog("Classify", [modes, tierField, words], "Classify", async (form) => {
     const chosen = form.elements.mode.value;
     const answer = await api("/tiers/classify", { method: "POST", body: chosen === "tier" ? { mode: chosen, tier: tier.value } : { mode: chosen } });
     done(answer.run);
@@ -76,7 +80,8 @@ export function classify({ mode, counts, done }) {
 }
 
 export function classifyPerson(person, { done }) {
-  return changeDialog(`Classify ${person.name}?`, [says("Decides tier, packages and country of this person again, from the evidence that is known now. A reviewer’s decision stays.")], "Classify", async () => {
+  const words = "Decides tier, packages and country of this person again, from the evidence that is known now. A reviewer’s decision stays.";
+  return changeDialog(`Classify ${person.name}?`, [says(words)], "Classify", async () => {
     const answer = await api("/tiers/classify", { method: "POST", body: { person: person.id } });
     done(answer.run);
     return began(answer);
@@ -88,7 +93,10 @@ export function generate({ tier = null, person = null, month, size = 0, why = nu
   const who = person === null ? `the ${people(size)} in tier ${tier}` : person.name;
   const replace = element("label", { class: "check" }, element("input", { type: "checkbox", name: "replace" }), element("span", {}, "plan anew who is planned already (booked slots stay)"));
   const override = element("input", { name: "override", maxlength: String(REASON_MOST), autocomplete: "off", placeholder: "why it can’t wait" });
-  const gate = why === null ? [] : [element("p", { class: "says warned" }, icon("warn"), element("span", {}, `The gate is shut: ${why}.`)), field("Go on all the same, because", override, "The reason is written to the audit trail. Left empty, the server refuses.")];
+  const gate = why === null ? [] : [
+    element("p", { class: "says warned" }, icon("warn"), element("span", {}, `The gate is shut: ${why}.`)),
+    field("Go on all the same, because", override, "The reason is written to the audit trail. Left empty, the server refuses."),
+  ];
   return changeDialog(`Generate ${person === null ? tier : person.name} for ${monthWords(month)}`, [
     says(`Plans rotations, cities and slots of ${monthWords(month)} for ${who}, in the background. Who is planned already stays as it is; running it twice creates nothing.`), replace, ...gate,
   ], "Generate", async (form) => {
@@ -132,7 +140,8 @@ export function verify({ tier, month, done }) {
   const choose = () => (tierField.hidden = whole.querySelector(":checked").value === "yes");
   whole.addEventListener("change", choose);
   choose();
-  return changeDialog("Verify", [whole, tierField, says("Holds the rows against every rule and records what was found, with the person and the rule; it changes nothing else. A tier that passes opens the gate of the next one.")], "Verify", (form) => busyWhile(form, async () => {
+  const words = "Holds the rows against every rule and records what was found, with the person and the rule; it changes nothing else. A tier that passes opens the gate of the next one.";
+  return changeDialog("Verify", [whole, tierField, says(words)], "Verify", (form) => busyWhile(form, async () => {
     const body = { month, ...(form.elements.whole.value === "no" && { tier: chosen.value }) };
     const { passed, verifications } = await api("/tiers/verify", { method: "POST", body });
     done();
@@ -159,18 +168,26 @@ export function decide(person, { done }) {
   const words = says();
   const choose = () => {
     tierField.hidden = accepts();
-    const same = tier.value === person.tier;
-    words.textContent = accepts() ? `Keeps ${person.name} in tier ${person.tier} and takes the flags away.` : same ? `Keeps ${person.name} in tier ${tier.value}, as a decision that goes before all evidence that is still to come.` : `Puts ${person.name} into tier ${tier.value} at once: packages and the most slots a month follow, and months that are planned have to be planned and verified again.`;
+    words.textContent = decision(person, accepts() ? null : tier.value);
   };
   what?.addEventListener("change", choose);
   tier.addEventListener("change", choose);
   choose();
-  return changeDialog(`Decide: ${person.name}`, [element("p", { class: "says faint" }, person.reason ?? "Not classified yet."), what, tierField, field("Reason", reason, "For those who ask later; kept in the history and the audit trail."), words].filter(Boolean), "Decide", async () => {
+  const now = element("p", { class: "says faint" }, person.reason ?? "Not classified yet.");
+  const why = field("Reason", reason, "For those who ask later; kept in the history and the audit trail.");
+  return changeDialog(`Decide: ${person.name}`, [now, what, tierField, why, words].filter(Boolean), "Decide", async () => {
     const body = accepts() ? { accept: true, reason: reason.value.trim() } : { tier: tier.value, reason: reason.value.trim() };
-    const { person: now, auditId } = await api(`/tiers/people/${person.id}/decision`, { method: "POST", body });
-    done(now);
-    return `${now.name} ${now.tier === person.tier ? "stays in" : "is now in"} tier ${now.tier}.${audited(auditId)}`;
+    const { person: decided, auditId } = await api(`/tiers/people/${person.id}/decision`, { method: "POST", body });
+    done(decided);
+    return `${decided.name} ${decided.tier === person.tier ? "stays in" : "is now in"} tier ${decided.tier}.${audited(auditId)}`;
   });
+}
+
+/** What a decision will do; `tier` null: the flags are let pass. */
+function decision({ name, tier: before }, tier) {
+  if (tier === null) return `Keeps ${name} in tier ${before} and takes the flags away.`;
+  if (tier === before) return `Keeps ${name} in tier ${tier}, as a decision that goes before all evidence that is still to come.`;
+  return `Puts ${name} into tier ${tier} at once: packages and the most slots a month follow, and months that are planned have to be planned and verified again.`;
 }
 
 /** Give back what somebody has booked. */

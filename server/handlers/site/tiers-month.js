@@ -3,9 +3,10 @@
 
 import { count, element, exactTime, icon, number, relativeTime, setText } from "./format.js";
 import { Table } from "./table.js";
-import { TIERS, monthWords, outcomeWords, ruleWords, runProgress, runState, runTitle, tierBadge, verdict, verifiedTitle } from "./tiers-words.js";
+import {
+  TIERS, link, monthWords, outcomeWords, personLink, ruleWords, runProgress, runState, runTitle, smallButton, tierBadge, verdict, verifiedTitle,
+} from "./tiers-words.js";
 
-const button = (words, clicked, more = {}) => element("button", { type: "button", class: "small", onclick: clicked, ...more }, words);
 const NEXT_ICONS = { classify: "list", generate: "clock", verify: "target", look: "warn", done: "check" };
 
 /** `page` does what the buttons say: classify, generate, verify, importPeople, showRun, showVerification. */
@@ -30,7 +31,7 @@ export class MonthState {
       { key: "gate", name: "Gate", type: "words", format: (_, row) => gateCell(row), csv: (_, row) => gateWords(row), sortable: false },
       { key: "people", name: "People", type: "number", format: number, sortable: false },
       { key: "run", name: "Planned", type: "text", format: (_, row) => this.plannedCell(row), csv: (_, row) => plannedWords(row), sortable: false },
-      { key: "verification", name: "Verified", type: "text", format: (_, row) => this.verifiedCell(row), csv: (found) => (found ? (found.passed ? (found.stale ? "stale" : "passed") : "failed") : ""), sortable: false },
+      { key: "verification", name: "Verified", type: "text", format: (_, row) => this.verifiedCell(row), csv: verifiedCsv, sortable: false },
       { key: "tier", name: "Do", type: "text", format: (_, row) => this.actions(row), csv: () => "", sortable: false, once: true },
     ];
   }
@@ -51,14 +52,23 @@ export class MonthState {
   drawNext() {
     const { next, people, monthly, month } = this.state;
     const nobody = people.all === 0;
-    const words = nobody ? "Nobody is here yet: bring people in" : next.text.replaceAll(month, monthWords(month));
-    const drawn = JSON.stringify([next, people.all, monthly, month]);
+    const under = this.underWay(next);
+    const words = nobody ? "Nobody is here yet: bring people in" : `${next.text.replaceAll(month, monthWords(month))}${under ? " (under way)" : ""}`;
+    const drawn = JSON.stringify([next, people.all, monthly, month, under]);
     if (this.drawnNext === drawn) return;
     this.drawnNext = drawn;
-    const how = nobody ? element("p", { class: "faint" }, "A CSV or NDJSON file; on this machine ", element("code", {}, "batchcast tiers import people.csv"), ", from a script ", element("code", {}, "POST /tiers/people"), ".")
-      : element("p", { class: "faint" }, monthly ? "The server plans the month that comes next by itself, and stops at the first tier that fails." : "Months are planned only when told: TIERS_MONTHLY is off.");
+    const file = ["A CSV or NDJSON file; on this machine ", element("code", {}, "batchcast tiers import people.csv"), ", from a script ", element("code", {}, "POST /tiers/people"), "."];
+    const loop = monthly ? "The server plans the month that comes next by itself, and stops at the first tier that fails." : "Months are planned only when told: TIERS_MONTHLY is off.";
+    const lead = element("b", {}, next.action === "done" && !nobody ? "Done. " : "Next: ");
     const picture = element("span", { class: "next-icon", "data-action": nobody ? "classify" : next.action }, icon(nobody ? "up" : NEXT_ICONS[next.action]));
-    this.next.replaceChildren(picture, element("div", { class: "next-words" }, element("p", {}, element("b", {}, next.action === "done" && !nobody ? "Done. " : "Next: "), words), how), ...this.nextButton(nobody, next));
+    const told = element("div", { class: "next-words" }, element("p", {}, lead, words), element("p", { class: "faint" }, ...(nobody ? file : [loop])));
+    this.next.replaceChildren(picture, told, ...(under ? [] : this.nextButton(nobody, next)));
+  }
+
+  /** Whether a run does already what comes next. */
+  underWay({ action, tier }) {
+    const does = (run) => run.status === "running" && run.kind === action && (action === "classify" || (run.tier === tier && run.month === this.state.month));
+    return Array.from(this.runs.values()).some(does);
   }
 
   nextButton(nobody, { action, tier }) {
@@ -79,7 +89,7 @@ export class MonthState {
     const drawn = new Map(Array.from(this.running.children, (node) => [Number(node.dataset.run), node]));
     for (const [id, node] of drawn) if (!rows.some((run) => run.id === id)) node.remove();
     for (const run of rows) {
-      const fresh = [element("button", { type: "button", class: "link", "data-run-link": String(run.id) }, runTitle(run)), runProgress(run), element("span", { class: "faint" }, outcomeWords(run))];
+      const fresh = [link(runTitle(run), { "data-run-link": String(run.id) }), runProgress(run), element("span", { class: "faint" }, outcomeWords(run))];
       const node = drawn.get(run.id) ?? element("li", { "data-run": String(run.id) });
       if (!node.isConnected) this.running.append(node);
       if (node.childElementCount === 0) node.append(...fresh);
@@ -110,21 +120,22 @@ export class MonthState {
     const { run, tier, people, missing } = row;
     if (tier === null) return element("span", {}, `${number(people - missing)} of ${number(people)} classified`);
     if (run === null) return element("span", { class: "faint" }, "not planned");
-    const link = element("button", { type: "button", class: "link", "data-run-link": String(run.id) }, run.status === "running" ? `run ${run.id}` : plannedWords(row));
-    return element("div", { class: "planned" }, link, run.status === "running" ? runProgress(run) : runState(run));
+    // How fast it goes stands in the list above.
+    const words = run.status === "running" ? `${Math.round(run.percent)} % of ${count(run.total, "person", "people")}` : plannedWords(row);
+    return element("div", { class: "planned" }, link(words, { "data-run-link": String(run.id) }), runState(run));
   }
 
   verifiedCell({ verification }) {
     if (!verification) return verdict(null);
-    const link = element("button", { type: "button", class: "link", "data-verification-link": String(verification.id), title: exactTime(verification.atMs) }, relativeTime(verification.atMs));
-    return element("span", { class: "verified" }, verdict(verification), link);
+    const { id, atMs } = verification;
+    return element("span", { class: "verified" }, verdict(verification), link(relativeTime(atMs), { "data-verification-link": String(id), title: exactTime(atMs) }));
   }
 
   actions({ tier }) {
     const { page } = this;
     const who = tier === null ? "the foundation" : `tier ${tier}`;
-    const first = tier === null ? button("Classify…", () => page.classify("all")) : button("Generate…", () => page.generate(tier), { "aria-label": `Generate ${who}…` });
-    return element("div", { class: "row-actions" }, first, button("Verify…", () => page.verify(tier), { "aria-label": `Verify ${who}…` }));
+    const first = tier === null ? smallButton("Classify…", () => page.classify("all")) : smallButton("Generate…", () => page.generate(tier), { "aria-label": `Generate ${who}…` });
+    return element("div", { class: "row-actions" }, first, smallButton("Verify…", () => page.verify(tier), { "aria-label": `Verify ${who}…` }));
   }
 
   // ---- findings -----------------------------------------------------------------------------------------------------
@@ -146,13 +157,15 @@ export class MonthState {
   noFindings() {
     if (this.state === null) return ["Loading…"];
     const passed = this.newest().filter((found) => found.passed);
-    if (passed.length === 0) return [`Nothing was verified for ${monthWords(this.state.month)} yet. `, button("Verify…", () => this.page.verify(null)), " or ", element("code", {}, "batchcast tiers verify"), "."];
+    const none = `Nothing was verified for ${monthWords(this.state.month)} yet. `;
+    if (passed.length === 0) return [none, smallButton("Verify…", () => this.page.verify(null)), " or ", element("code", {}, "batchcast tiers verify"), "."];
     const names = passed.map(({ tier }) => tier ?? "the foundation").join(", ");
     return [icon("check"), ` Nothing to mend: the last verification of ${names} passed.`];
   }
 }
 
-const gateWords = ({ tier, open, why, missing }) => (tier === null ? why ?? (missing === 0 ? "everybody has a tier" : "") : open ? "open" : why);
+const verifiedCsv = (found) => (!found ? "" : !found.passed ? "failed" : found.stale ? "stale" : "passed");
+const gateWords = ({ tier, open, why, people }) => (tier === null ? why ?? (people === 0 ? "nobody yet" : "everybody has a tier") : open ? "open" : why);
 /** The month stands above the table already. */
 const withoutMonth = (words) => words.replace(/ for \d{4}-\d\d\b/, "");
 
@@ -171,7 +184,7 @@ function plannedWords({ run, tier, people, missing }) {
 /** The columns of what was found, also of one verification in the drawer. */
 export const FINDINGS = [
   { key: "at", name: "Rule", type: "text", format: (_, { rule }) => element("code", { title: ruleWords(rule) }, rule), csv: (_, { rule }) => rule },
-  { key: "name", name: "Person", type: "text", format: (name, { person }) => element("button", { type: "button", class: "link", "data-person": String(person) }, name), csv: (name, { key }) => `${name} (${key})` },
+  { key: "name", name: "Person", type: "text", format: (name, { person }) => personLink(name, person), csv: (name, { key }) => `${name} (${key})` },
   { key: "of", name: "In", type: "text" },
   { key: "detail", name: "What", type: "words", format: (detail, { rule }) => `${ruleWords(rule)}: ${detail}` },
 ];

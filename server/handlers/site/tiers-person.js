@@ -4,7 +4,7 @@
 import { element, exactTime, facts, icon, money, number, relativeTime } from "./format.js";
 import { Calendar } from "./tiers-calendar.js";
 import { cancelBooking, classifyPerson, decide, generate } from "./tiers-forms.js";
-import { KINDS, badge, countryName, flagWords, sourceWords, tierBadge } from "./tiers-words.js";
+import { KINDS, badge, countryName, flagWords, sourceWords, stay, tierBadge, tryAgain } from "./tiers-words.js";
 import { api } from "./shell.js";
 
 const RATINGS = { globalRecognition: "Global recognition", careerLegacy: "Career legacy", currentRelevance: "Current relevance", demand: "Demand", affluence: "Affluence" };
@@ -38,7 +38,7 @@ export class PersonDetail {
     } catch (refusal) {
       if (this.id !== id) return;
       if (refusal.status === 404) return this.page.gone(`There is no person ${id}.`);
-      if (this.person === null) this.why.replaceChildren(element("p", { class: "table-refusal" }, icon("warn"), refusal.message, element("button", { type: "button", class: "small", onclick: () => this.read() }, "Try again")));
+      if (this.person === null) this.why.replaceChildren(tryAgain(refusal, () => this.read()));
     }
   }
 
@@ -75,10 +75,13 @@ export class PersonDetail {
     this.person = person;
     this.calendar.name = person.name;
     this.page.titled(person.name, `${person.key}${person.aliases.length > 0 ? ` · also ${person.aliases.join(", ")}` : ""}`);
+    const about = element("div", {}, element("p", {}, person.reason ?? "Not classified yet."), element("p", { class: "faint" }, `By ${sourceWords(person.source)}${decided(person)}`));
     const flags = person.needsReview ? [badge("scheduled", "warn", person.flags.map(flagWords).join(", "))] : [];
-    this.why.replaceChildren(element("div", { class: "why-tier" }, tierBadge(person.tier), element("div", {}, element("p", {}, person.reason ?? "Not classified yet."), element("p", { class: "faint" }, `By ${sourceWords(person.source)}${decided(person)}`)), ...flags));
+    this.why.replaceChildren(element("div", { class: "why-tier" }, tierBadge(person.tier), about), ...flags);
     const focus = document.activeElement?.closest(".drawer-actions") ? document.activeElement.textContent : null;
-    this.rest.replaceChildren(this.actions(person), element("h3", {}, "Evidence"), evidence(person), element("h3", {}, "Packages"), packages(person), this.calendar.node, element("h3", {}, "Pool of cities"), pool(person), element("h3", {}, "History"), history(person));
+    const head = (words) => element("h3", {}, words);
+    this.rest.replaceChildren(this.actions(person), head("Evidence"), evidence(person), head("Packages"), packages(person), this.calendar.node,
+      head("Pool of cities"), pool(person), head("History"), history(person));
     if (focus) Array.from(this.rest.querySelectorAll(".drawer-actions button")).find(({ textContent }) => textContent === focus)?.focus();
   }
 
@@ -99,6 +102,7 @@ function evidence(person) {
   const list = element("dl", { class: "fact-list" });
   const { override, comparables } = person;
   const marks = [person.legacy && "legacy (at least B)", person.globalAward && "global award (at least C)"].filter(Boolean);
+  const spelled = person.countryGiven && person.countryGiven !== person.country ? `, given as “${person.countryGiven}”` : "";
   const offered = Object.entries({ physical: person.allowPhysical, virtual: person.allowVirtual }).filter(([, on]) => !on).map(([kind]) => `not ${KINDS[kind].words}`);
   facts(list, [
     ...(override ? [[override.reviewed ? "Decision" : "Override", `${override.tier}${override.reason ? `: ${override.reason}` : ""}${override.reviewed ? " (a reviewer)" : ""}`]] : []),
@@ -106,7 +110,7 @@ function evidence(person) {
     ["Comparables", comparables.map(({ name, tier }) => (tier ? `${name} (${tier})` : name)).join(", ") || "none"],
     ["Marks", marks.join(", ") || "none"],
     ["Net worth", person.netWorthCents === null ? "unknown" : money(person.netWorthCents)],
-    ["Country", `${countryName(person.country) ?? "unknown"}${person.countryGiven && person.countryGiven !== person.country ? `, given as “${person.countryGiven}”` : ""}`, COUNTRY_SOURCES[person.countrySource] ?? ""],
+    ["Country", `${countryName(person.country) ?? "unknown"}${spelled}`, COUNTRY_SOURCES[person.countrySource] ?? ""],
     ["Time zone", person.timezone ?? "unknown", person.timezoneGiven ? `Given: ${person.timezoneGiven}` : "Nothing given: the country’s"],
     ["Slots a month", person.maxMonthlySlots === null ? "–" : `at most ${number(person.maxMonthlySlots)}${offered.length > 0 ? `; ${offered.join(", ")}` : ""}`],
     ...(person.accepted.length > 0 ? [["Accepted", person.accepted.map(flagWords).join(", ")]] : []),
@@ -125,8 +129,9 @@ function packages({ packages: all }) {
     return element("td", { class: found.active ? "number" : "number faint" }, money(found.priceCents), found.active ? null : element("small", {}, "not offered"));
   };
   const row = ([kind, { icon: picture, words }]) => element("tr", {}, element("th", { scope: "row" }, icon(picture), words), ...DURATIONS.map((duration) => price(kind, duration)));
+  const columns = DURATIONS.map((minutes) => element("th", { scope: "col", class: "number" }, `${minutes} min`));
   return element("table", { class: "table packages" }, element("caption", { class: "hidden-words" }, "Packages"),
-    element("thead", {}, element("tr", {}, element("td"), ...DURATIONS.map((minutes) => element("th", { scope: "col", class: "number" }, `${minutes} min`)))), element("tbody", {}, ...Object.entries(KINDS).map(row)));
+    element("thead", {}, element("tr", {}, element("td"), ...columns)), element("tbody", {}, ...Object.entries(KINDS).map(row)));
 }
 
 /** Countries and their cities. */
@@ -134,7 +139,7 @@ function pool({ pool: cities }) {
   if (cities.length === 0) return element("p", { class: "faint" }, "Drawn when a month is planned.");
   const by = new Map();
   for (const { name, country } of cities) by.set(country, [...(by.get(country) ?? []), name]);
-  return element("ul", { class: "stays" }, ...Array.from(by, ([country, names]) => element("li", {}, element("span", {}, countryName(country)), element("span", { class: "faint" }, names.join(", ")))));
+  return element("ul", { class: "stays" }, ...Array.from(by, ([country, names]) => stay(countryName(country), names.join(", "))));
 }
 
 function history({ history: changes }) {

@@ -5,7 +5,7 @@ import { count, element, exactTime, icon, money } from "./format.js";
 import { api, queryOf } from "./shell.js";
 import { Table } from "./table.js";
 import { slotColumns } from "./tiers-calendar.js";
-import { KINDS, TIERS, countries, countryName, tierBadge } from "./tiers-words.js";
+import { KINDS, TIERS, countries, countryName, link, tierBadge, tryAgain } from "./tiers-words.js";
 
 const PAGE = 50;
 /** Bounds in cents, by what the choice is called in the address. */
@@ -15,7 +15,7 @@ const BOUND_WORDS = [["", "Any price"], ["to-1k", "up to $1,000"], ["1k-10k", "$
 const kinds = (_, { allowPhysical, allowVirtual }) => [allowPhysical && KINDS.physical.words, allowVirtual && KINDS.virtual.words].filter(Boolean).join(", ") || "nothing";
 
 const COLUMNS = [
-  { key: "name", name: "Name", type: "text", format: (name, { id }) => element("button", { type: "button", class: "link", "data-celebrity": String(id) }, name), csv: (name) => name },
+  { key: "name", name: "Name", type: "text", format: (name, { id }) => link(name, { "data-celebrity": String(id) }), csv: (name) => name },
   { key: "tier", name: "Tier", type: "text", format: tierBadge, csv: (tier) => tier },
   { key: "country", name: "Country", type: "text", format: (code) => countryName(code) ?? "–", csv: (code) => code },
   { key: "allowPhysical", name: "Offered", type: "text", format: kinds, csv: kinds },
@@ -64,14 +64,14 @@ export class PublicDetail {
     } catch (refusal) {
       if (this.id !== id) return;
       if (refusal.status === 404) return this.page.gone(`There is no person ${id} who can be booked.`);
-      this.node.replaceChildren(element("p", { class: "table-refusal" }, icon("warn"), refusal.message, element("button", { type: "button", class: "small", onclick: () => this.read() }, "Try again")));
+      this.node.replaceChildren(tryAgain(refusal, () => this.read()));
     }
   }
 
   draw(person, packages) {
     this.page.titled(person.name, `Tier ${person.tier} · ${countryName(person.country) ?? "country unknown"} · ${person.timezone}`);
     const list = element("div");
-    const row = ({ meetingType, duration, priceCents }) => element("li", {}, element("span", {}, icon(KINDS[meetingType].icon), ` ${KINDS[meetingType].words}, ${duration} min`), element("b", {}, money(priceCents)));
+    const row = ({ meetingType: kind, duration, priceCents }) => element("li", {}, element("span", {}, icon(KINDS[kind].icon), ` ${KINDS[kind].words}, ${duration} min`), element("b", {}, money(priceCents)));
     this.node.replaceChildren(element("h3", {}, "Packages"), packages.length > 0 ? element("ul", { class: "offers" }, ...packages.map(row)) : element("p", { class: "faint" }, "Nothing is offered."),
       element("h3", {}, "Slots that can be booked"), list,
       element("p", { class: "faint" }, "To book: ", element("code", {}, "POST /availability/ID/book"), " with any token and an ", element("code", {}, "Idempotency-Key"), "."));

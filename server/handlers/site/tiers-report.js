@@ -16,7 +16,7 @@ const DISTRIBUTION = [
   tierColumn,
   { key: "people", name: "People", type: "number", format: number },
   { key: "share", name: "Share", type: "text", format: (_, row) => shareCell(row), csv: (value) => share.format(value) },
-  { key: "minSlots", name: "Slots a month", type: "number", format: (_, row) => slotsWords(row), csv: (_, row) => slotsWords(row), exact: (_, { people }) => `The most slots a month of ${count(people, "person", "people")}: least to most, and the average` },
+  { key: "minSlots", name: "Slots a month", type: "number", format: (_, row) => slotsWords(row), csv: (_, row) => slotsWords(row), exact: () => "The most slots a month: least to most, and on average" },
 ];
 
 const PRICES = [
@@ -24,7 +24,7 @@ const PRICES = [
   { key: "minCents", name: "Cheapest", type: "number", format: roundMoney, exact: money, csv: money },
   { key: "maxCents", name: "Dearest", type: "number", format: roundMoney, exact: money, csv: money },
   { key: "spread", name: "Spread", type: "text", format: (_, row) => priceCell(row), csv: (_, row) => spreadWords(row) },
-  { key: "pricedPeople", name: "Priced", type: "number", format: (_, row) => `${number(row.pricedPeople)} of ${number(row.people)}`, exact: (_, { packages, activePackages }) => `People with all six packages; ${number(activePackages)} of ${count(packages, "package")} are offered`, csv: (_, row) => `${row.pricedPeople} of ${row.people}` },
+  { key: "pricedPeople", name: "Priced", type: "number", format: (_, row) => pricedWords(row), csv: (_, row) => pricedWords(row), exact: (_, row) => packagesWords(row) },
 ];
 
 const AVAILABILITY = [
@@ -35,6 +35,8 @@ const AVAILABILITY = [
   { key: "avgRotationDays", name: "Rotation", type: "number", format: (days) => (days === null ? "–" : `${number(Math.round(days))} days`), exact: () => "Length of a rotation on average" },
 ];
 
+const pricedWords = ({ pricedPeople, people }) => `${number(pricedPeople)} of ${number(people)}`;
+const packagesWords = ({ packages, activePackages }) => `People with all six packages; ${number(activePackages)} of ${count(packages, "package")} are offered`;
 const slotsWords = ({ minSlots, maxSlots, avgSlots }) => (minSlots === null ? "–" : `${minSlots}–${maxSlots}, avg ${number(avgSlots)}`);
 
 /** The whole that the expected numbers are a part of lies between the sums of the least and of the most. */
@@ -54,14 +56,16 @@ function priceCell({ tier, range, minCents, maxCents, medianCents, scale }) {
 function slotsCell(row) {
   const parts = Object.keys(SLOTS).filter((status) => status !== "cancelled").map((status) => ({ name: status, value: row[status] }));
   const words = [...parts, { name: "cancelled", value: row.cancelled }].filter(({ value }) => value > 0).map(({ name, value }) => `${number(value)} ${SLOTS[name].words}`).join(", ") || "no slots";
-  return element("div", { class: "slots-cell", title: words }, element("b", {}, number(row.slots)), element("div", {}, stackedBar(parts, Math.max(1, row.slots), `Tier ${row.tier}: ${words}`), element("span", { class: "faint" }, words)));
+  const bar = stackedBar(parts, Math.max(1, row.slots), `Tier ${row.tier}: ${words}`);
+  return element("div", { class: "slots-cell", title: words }, element("b", {}, number(row.slots)), element("div", {}, bar, element("span", { class: "faint" }, words)));
 }
 
 export class TierReport {
-  /** `month` answers which month is looked at; `filter(change)` narrows the table of people. */
+  /** `filter(change)` narrows the table of people. */
   constructor({ filter }) {
     this.filter = filter;
-    const made = (place, caption, columns) => new Table(document.getElementById(place), { caption, columns, id: ({ tier }) => tier, filterable: false, sort: "order", descending: false, stacks: true, empty: "Loading…" });
+    const options = { id: ({ tier }) => tier, filterable: false, sort: "order", descending: false, stacks: true, empty: "Loading…" };
+    const made = (place, caption, columns) => new Table(document.getElementById(place), { caption, columns, ...options });
     this.distribution = made("distribution", "distribution by tier", DISTRIBUTION);
     this.prices = made("prices", "prices by tier", PRICES);
     this.availability = made("availability", "availability by tier", AVAILABILITY);

@@ -6,18 +6,19 @@ import { api, queryOf } from "./shell.js";
 import { Table } from "./table.js";
 import { resumeRun, stopRun } from "./tiers-forms.js";
 import { FINDINGS } from "./tiers-month.js";
-import { ITEMS, badge, outcomeWords, ruleWords, runProgress, runState, shortWords, verdict, verifiedTitle } from "./tiers-words.js";
+import { ITEMS, badge, outcomeWords, personLink, ruleWords, runProgress, runState, shortWords, verdict, verifiedTitle } from "./tiers-words.js";
 
 const PAGE = 100;
 const TONES = { done: "completed", failed: "failed", skipped: "cancelled", replaced: "cancelled" };
 const PICTURES = { done: "check", failed: "warn", skipped: "minus", replaced: "clock" };
 
+const slotsWords = (physical, { virtual }) => `${number(physical)} in person, ${number(virtual)} virtual`;
+
 const ITEM_COLUMNS = [
-  { key: "name", name: "Person", type: "text", format: (name, { person }) => element("button", { type: "button", class: "link", "data-person": String(person) }, name), csv: (name, { key }) => `${name} (${key})` },
+  { key: "name", name: "Person", type: "text", format: (name, { person }) => personLink(name, person), csv: (name, { key }) => `${name} (${key})` },
   { key: "status", name: "Outcome", type: "text", format: (status) => badge(TONES[status], PICTURES[status], ITEMS[status]), csv: (status) => status },
   { key: "reason", name: "Why", type: "words", format: (reason, { short }) => whyWords(reason, short), csv: (reason, { short }) => whyWords(reason, short) },
-  { key: "physical", name: "In person", type: "number", format: number },
-  { key: "virtual", name: "Virtual", type: "number", format: number },
+  { key: "physical", name: "Slots", type: "number", format: (physical, { virtual }) => number(physical + virtual), exact: slotsWords, csv: slotsWords },
 ];
 
 const whyWords = (reason, short) => [reason, ...Object.entries(short ?? {}).map(([kind, why]) => `${kind}: ${shortWords(why)}`)].filter(Boolean).join("; ") || "–";
@@ -77,7 +78,7 @@ export class RunDetail {
     const { id } = this;
     const answer = await api(`/tiers/runs/${id}`).catch(() => null);
     if (answer === null || this.id !== id) return;
-    const line = ({ status, reason, people }) => element("li", {}, badge(TONES[status] ?? "cancelled", PICTURES[status] ?? "minus", `${count(people, "person", "people")} ${ITEMS[status] ?? status}`), element("span", {}, reason));
+    const line = ({ status, reason, people }) => element("li", {}, badge(TONES[status], PICTURES[status], `${count(people, "person", "people")} ${ITEMS[status]}`), element("span", {}, reason));
     this.reasons.replaceChildren(...answer.reasons.map(line));
   }
 }
@@ -85,14 +86,20 @@ export class RunDetail {
 /** The nodes for one verification. */
 export function verificationDetail(found) {
   const about = element("dl", { class: "fact-list" });
-  facts(about, [["People", number(found.people)], ["Violations", number(found.violations)], ["By", found.who ?? "the server"], time("When", found.atMs), ["Took", `${number(Math.round(found.seconds * 100) / 100)} s`]]);
-  const rule = ([name, broken]) => element("li", { "data-status": broken > 0 ? "failed" : "completed" }, icon(broken > 0 ? "warn" : "check"), element("code", {}, name), element("span", { class: broken > 0 ? null : "faint" }, broken > 0 ? `${number(broken)}: ${ruleWords(name)}` : "kept"));
+  const took = `${number(Math.round(found.seconds * 100) / 100)} s`;
+  facts(about, [["People", number(found.people)], ["Violations", number(found.violations)], ["By", found.who ?? "the server"], time("When", found.atMs), ["Took", took]]);
   const place = element("div");
   new Table(place, {
     caption: `people named by verification ${found.id}`, columns: FINDINGS.filter(({ key }) => key !== "of"), sort: "at", descending: false, id: ({ at }) => at,
     empty: found.passed ? "Nobody: every rule was kept." : "Nobody is named.",
   }).setRows(found.examples.map((example, at) => ({ ...example, at })));
-  return [element("div", { class: "job-progress" }, verdict(found)), about, element("h3", {}, "Rules"), element("ul", { class: "rules" }, ...Object.entries(found.rules).map(rule)), element("h3", {}, "Who is named"), place];
+  const rules = element("ul", { class: "rules" }, ...Object.entries(found.rules).map(ruleLine));
+  return [element("div", { class: "job-progress" }, verdict(found)), about, element("h3", {}, "Rules"), rules, element("h3", {}, "Who is named"), place];
+}
+
+function ruleLine([name, broken]) {
+  const [tone, picture, words] = broken > 0 ? ["failed", "warn", `${number(broken)}: ${ruleWords(name)}`] : ["completed", "check", "kept"];
+  return element("li", { "data-status": tone }, icon(picture), element("code", {}, name), element("span", { class: broken > 0 ? null : "faint" }, words));
 }
 
 export const verificationTitle = (found) => [verifiedTitle(found), `Verification ${found.id}`];

@@ -67,6 +67,19 @@ export const KINDS = { physical: { icon: "pin", words: "in person" }, virtual: {
 
 export const badge = (tone, picture, words, title = null) => element("span", { class: "status", "data-status": tone, title }, icon(picture), words);
 
+export const smallButton = (words, clicked, more = {}) => element("button", { type: "button", class: "small", onclick: clicked, ...more }, words);
+
+/** A button that looks like a link and names what the page shows when it is clicked: {"data-person": 17}. */
+export const link = (words, target) => element("button", { type: "button", class: "link", ...target }, words);
+
+export const personLink = (name, person) => link(name, { "data-person": String(person) });
+
+/** What could not be read, and a button that tries again. */
+export const tryAgain = (refusal, again) => element("p", { class: "table-refusal" }, icon("warn"), refusal.message, smallButton("Try again", again));
+
+/** A name and what is said of it, in a list of class "stays". */
+export const stay = (name, words, faint = true) => element("li", {}, element("span", {}, name), element("span", { class: faint ? "faint" : null }, words));
+
 /** A tier as a letter in a box; without one in words. */
 export const tierBadge = (tier) => (tier === null || tier === undefined ? element("span", { class: "faint" }, "none") : element("b", { class: "tier" }, tier));
 

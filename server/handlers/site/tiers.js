@@ -13,14 +13,17 @@ import { PersonDetail } from "./tiers-person.js";
 import { PublicDetail, PublicTable } from "./tiers-public.js";
 import { TierReport } from "./tiers-report.js";
 import { RunDetail, verificationDetail, verificationTitle } from "./tiers-run.js";
-import { FLAGS, TIERS, brokenRules, countries, countryName, flagsCell, isMonth, monthAfter, monthWords, outcomeWords, runProgress, runState, runTitle, runWords, thisMonth, tierBadge, verdict, verifiedTitle } from "./tiers-words.js";
+import {
+  FLAGS, TIERS, brokenRules, countries, countryName, flagsCell, isMonth, link, monthAfter, monthWords, outcomeWords, personLink, runProgress, runState, runTitle, runWords,
+  smallButton, thisMonth, tierBadge, verdict, verifiedTitle,
+} from "./tiers-words.js";
 
 const DRAW_MS = 500;
 const STATE_MS = 10_000;
 const REPORT_MS = 60_000;
 const PAGE = 50;
 const PEOPLE_PAGE = 25;
-const STATUSES_MOST = 200;
+const RUNS_MOST = 200;
 const MONTHS_BACK = 6;
 const MONTHS_AHEAD = 12;
 
@@ -28,6 +31,9 @@ const KINDS = [["", "Any kind"], ["classify", "classification"], ["generate", "p
 const SHOWN = [["", "Everybody"], ["review", "For review"], ["excluded", "Left out"]];
 const tierOptions = [["", "Any tier"], ...TIERS.map((tier) => [tier, `Tier ${tier}`])];
 const iso = (ms) => (ms ? new Date(ms).toISOString() : "");
+
+/** Of runs that were told of, the newest are remembered. */
+const forgetOldest = (runs) => runs.size > RUNS_MOST && runs.delete(runs.keys().next().value);
 
 class Page {
   constructor() {
@@ -41,6 +47,7 @@ class Page {
     this.who = undefined;
     this.changes = new Map();
     this.statuses = new Map();
+    this.awaited = new Map();
     this.pending = new Set();
   }
 
@@ -108,6 +115,7 @@ class Page {
     this.person.id = this.run.id = this.celebrity.id = this.verification = null;
     this.changes.clear();
     this.statuses.clear();
+    this.awaited.clear();
     this.people = this.publicTable = this.state = this.report = undefined;
     const filled = ["next", "running", "steps", "findings", "findings-count", "verifications", "distribution", "warnings", "prices", "availability", "people-counts", "people", "runs", "celebrities"];
     for (const id of filled) document.getElementById(id).replaceChildren();
@@ -133,13 +141,13 @@ class Page {
   // ---- tables -------------------------------------------------------------------------------------------------------
 
   buildPeople() {
-    const link = (name, { id }) => element("button", { type: "button", class: "link", "data-person": String(id) }, name);
-    const review = (_, row) => (row.needsReview ? element("button", { type: "button", class: "small", "aria-label": `Decide about ${row.name}…`, onclick: () => this.decide(row) }, "Decide…") : "–");
+    const review = (_, row) => (row.needsReview ? smallButton("Decide…", () => this.decide(row), { "aria-label": `Decide about ${row.name}…` }) : "–");
+    const flags = (all, { needsReview }) => (all.length > 0 ? `${needsReview ? "" : "accepted: "}${all.join(" ")}` : "");
     const columns = [
-      { key: "name", name: "Name", type: "text", format: link, exact: (_, { key }) => key, csv: (name) => name },
+      { key: "name", name: "Name", type: "text", format: (name, { id }) => personLink(name, id), exact: (_, { key }) => key, csv: (name) => name },
       { key: "tier", name: "Tier", type: "text", format: tierBadge, csv: (tier) => tier },
       { key: "reason", name: "Why", type: "words", sortable: false, format: (reason, { excluded }) => (excluded ? `left out: ${excluded}` : reason ?? "not classified yet") },
-      { key: "flags", name: "Review", type: "text", sortable: false, format: (_, row) => flagsCell(row), csv: (flags, { needsReview }) => (flags.length > 0 ? `${needsReview ? "" : "accepted: "}${flags.join(" ")}` : "") },
+      { key: "flags", name: "Review", type: "text", sortable: false, format: (_, row) => flagsCell(row), csv: flags },
       { key: "needsReview", name: "Do", type: "text", sortable: false, format: review, csv: () => "" },
       { key: "country", name: "Country", type: "text", sortable: false, format: (code) => countryName(code) ?? "–", csv: (code) => code, phone: false },
       { key: "maxMonthlySlots", name: "Slots a month", type: "number", sortable: false, format: number, phone: false },
@@ -158,12 +166,13 @@ class Page {
         { key: "flag", name: "Flag", options: [["", "Any flag"], ...Object.entries(FLAGS)] },
         { key: "country", name: "Country", options: [["", "Any country"], ...countries()] },
       ],
-      empty: () => ["Nobody is here yet. ", element("button", { type: "button", class: "small", onclick: () => this.importPeople() }, "Import people…"), " or ", element("code", {}, "batchcast tiers import people.csv"), ", from a script ", element("code", {}, "POST /tiers/people"), "."],
+      empty: () => ["Nobody is here yet. ", smallButton("Import people…", () => this.importPeople()), " or ", element("code", {}, "batchcast tiers import people.csv"),
+        ", from a script ", element("code", {}, "POST /tiers/people"), "."],
     });
   }
 
   buildVerifications() {
-    const title = (id, found) => element("button", { type: "button", class: "link", "data-verification-link": String(id), "aria-label": `Verification ${id}: details` }, verifiedTitle(found));
+    const title = (id, found) => link(verifiedTitle(found), { "data-verification-link": String(id), "aria-label": `Verification ${id}: details` });
     const columns = [
       { key: "id", name: "What", type: "text", format: title, csv: (_, found) => verifiedTitle(found) },
       { key: "passed", name: "Result", type: "text", format: (_, found) => verdict(found), csv: (passed, { stale }) => (passed ? (stale ? "passed, stale" : "passed") : "failed") },
@@ -185,9 +194,9 @@ class Page {
   }
 
   buildRuns() {
-    const link = (id, run) => element("button", { type: "button", class: "link", "data-run-link": String(id), "aria-label": `Run ${id}: details` }, runTitle(run));
+    const title = (id, run) => link(runTitle(run), { "data-run-link": String(id), "aria-label": `Run ${id}: details` });
     const columns = [
-      { key: "id", name: "Run", type: "text", format: link, csv: (id, run) => `${id} ${runTitle(run)}` },
+      { key: "id", name: "Run", type: "text", format: title, csv: (id, run) => `${id} ${runTitle(run)}` },
       { key: "status", name: "State", type: "text", format: (_, run) => runState(run), csv: (status) => status },
       { key: "percent", name: "Progress", type: "text", format: (_, run) => runProgress(run), csv: (_, run) => runWords(run).join(" · ") },
       { key: "done", name: "People", type: "text", format: (_, run) => outcomeWords(run), csv: (_, run) => outcomeWords(run) },
@@ -199,6 +208,7 @@ class Page {
       const { runs, next } = await api(`/tiers/runs${queryOf({ kind, before: cursor, limit: PAGE })}`);
       const open = runs.find(({ id }) => id === this.run.id);
       if (open) this.run.draw(open);
+      runs.forEach((run) => this.noted(run));
       return { rows: runs, next };
     };
     return new Table(document.getElementById("runs"), {
@@ -297,7 +307,7 @@ class Page {
       const before = this.runs.rows.find((row) => row.id === id);
       this.state.progressed(id, change);
       turned = this.turned(id, change.status) || turned;
-      if (before !== undefined) this.ended(before, change);
+      this.noted({ ...before, ...change, id });
       this.runs.patch(id, change);
       if (this.run.id === id) this.run.draw({ ...this.run.run, ...change });
     }
@@ -309,15 +319,20 @@ class Page {
     const before = this.statuses.get(id);
     this.statuses.delete(id);
     this.statuses.set(id, status);
-    if (this.statuses.size > STATUSES_MOST) this.statuses.delete(this.statuses.keys().next().value);
+    forgetOldest(this.statuses);
     return before !== status;
   }
 
-  /** A run came to its end while somebody looks on: say so. */
-  ended(before, now) {
-    if (before.status !== "running" || now.status !== "done" || before.startedBy !== this.client.sub) return;
-    const words = `Run ${before.id} is through, ${runTitle(before)}: ${outcomeWords(now)}${before.kind === "generate" ? `, ${count(now.slots, "slot")}` : ""}.`;
-    notify(words, { error: now.failed > 0 });
+  /** One's own run has come to its end while one looks on, whoever tells of it first: say so, once. */
+  noted(run) {
+    if (run.status === "running" && run.startedBy === this.client.sub) this.awaited.set(run.id, run);
+    forgetOldest(this.awaited);
+    const awaited = this.awaited.get(run.id);
+    if (awaited === undefined || run.status === "running") return;
+    this.awaited.delete(run.id);
+    if (run.status !== "done") return;
+    const words = `Run ${run.id} is through, ${runTitle(awaited)}: ${outcomeWords(run)}${run.kind === "generate" ? `, ${count(run.slots, "slot")}` : ""}.`;
+    notify(words, { error: run.failed > 0 });
   }
 
   // ---- what the person does -----------------------------------------------------------------------------------------
@@ -359,6 +374,7 @@ class Page {
   }
 
   runChanged(run) {
+    this.noted(run);
     if (this.run.id === run.id) this.run.draw(run);
     this.runs.patch(run.id, run);
     this.readAll();

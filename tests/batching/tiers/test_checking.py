@@ -104,7 +104,7 @@ VIRTUAL = (
 )
 MONTH_BREAKS = {
     "slots_present": "delete from tiers.availability where celebrity_id = 3",
-    "no_overlap": f"""alter table tiers.availability drop constraint availability_apart;
+    "no_overlap": f"""alter table tiers.availability disable trigger user;
         insert into tiers.availability (celebrity_id, meeting_type, duration, starts_at, ends_at, local_date, price_cents)
         select 3, 'virtual', 15, ends_at - interval '15 minutes', ends_at, local_date, (select price_cents from tiers.celebrity_pricing
             where celebrity_id = 3 and meeting_type = 'virtual' and duration = 15) from tiers.availability where id = {PHYSICAL}""",
@@ -395,7 +395,7 @@ async def test_the_slow_judge_finds_the_same_people_for_the_same_rules(db: Datab
         await classified(place.tiers, crowd(60, tier))
         for month in (FAR - 1, FAR):
             await generate(place.tiers, tier, month)
-        await tell(db, "alter table tiers.availability drop constraint availability_apart")
+        await tell(db, "alter table tiers.availability disable trigger user")
         assert await judged(db, tier) == {}
         ids = [
             one["id"]
