@@ -101,8 +101,12 @@ def _found(person: Person, known: Mapping[str, Tier]) -> Decision:
     beside = _comparables(person, known) if person.comparables else []
     if beside:
         tier = BY_RANK[_upper_median(beside)]
-        return Decision(tier, "comparables", f"{tier}: the upper median of {len(beside)} comparable people")
+        return Decision(tier, "comparables", f"{tier}: {_median_of(len(beside))}")
     return _rated(sorted(RANK[rating] for rating in person.ratings if rating is not None))
+
+
+def _median_of(people: int) -> str:
+    return "as the one comparable person" if people == 1 else f"the upper median of {people} comparable people"
 
 
 def _rated(ranks: list[int]) -> Decision:
