@@ -29,8 +29,10 @@ ROLES: Final = (
     "batchcast_schedules",
     "batchcast_reader",
     "batchcast_tiers",
+    "batchcast_creator",
+    "batchcast_tracking",
 )
-"""Whom the migrations make, or find made: two for the imports, two for the schedules, two for the tiers."""
+"""Whom the migrations make, or find made: two for the imports, two for the schedules, two for the tiers, two for the tracking."""
 
 # Before 16 membership and acting as a role were one.
 RIGHTS: Final = """
