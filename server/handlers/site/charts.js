@@ -1,5 +1,5 @@
-/* Small inline charts: stacked bar, countdown ring, sparkline, columns by day. Plain SVG; colours come from the style sheet by class, words and
- * numbers stand beside the picture, never only in it. */
+/* Small inline charts: stacked bar, countdown ring, sparkline, columns by day, spread, share. Plain SVG; colours come from the style sheet
+ * by class, words and numbers stand beside the picture, never only in it. */
 
 import { svg } from "./format.js";
 
@@ -58,4 +58,22 @@ export function columns(days, label, { height = 56, width = 18, gap = 8 } = {}) 
     root.append(day);
   });
   return root;
+}
+
+/** A span of amounts on a logarithmic scale: pale what is allowed, strong what there is, a tick at the middle one. `scale`, `allowed` and
+ * `there` are [from, to], all above zero; without `there` only what is allowed is drawn. */
+export function spread({ scale, allowed, there = null, middle = null }, label, { width = 160, height = 14 } = {}) {
+  const at = (value) => (Math.log(value / scale[0]) / Math.log(scale[1] / scale[0])) * width;
+  const bar = (name, [from, to], thick) => svg("rect", { class: name, x: at(from), y: (height - thick) / 2, width: Math.max(2, at(to) - at(from)), height: thick, rx: 2 });
+  const root = svg("svg", { class: "spread", viewBox: `0 0 ${width} ${height}`, preserveAspectRatio: "none", role: "img", "aria-label": label }, bar("spread-allowed", allowed, height));
+  if (there !== null) root.append(bar("spread-there", there, 6));
+  if (middle !== null) root.append(svg("line", { class: "spread-middle", x1: at(middle), x2: at(middle), y1: 0, y2: height }));
+  return root;
+}
+
+/** A share of a whole (0..1), and the span where it is expected. */
+export function shareBar(share, [least, most], label, { width = 120, height = 10 } = {}) {
+  const expected = svg("rect", { class: "share-expected", x: least * width, y: 0, width: Math.max(2, (Math.min(1, most) - least) * width), height });
+  const there = svg("rect", { class: "share-there", x: 0, y: height / 2 - 2, width: share > 0 ? Math.max(2, share * width) : 0, height: 4, rx: 1 });
+  return svg("svg", { class: "share", viewBox: `0 0 ${width} ${height}`, preserveAspectRatio: "none", role: "img", "aria-label": label }, expected, there);
 }

@@ -24,14 +24,14 @@ export class Drawer {
     setText(this.about, about);
     this.body.replaceChildren(...content);
     this.node.hidden = false;
-    document.body.dataset.drawer = "open";
+    keepingPlace(this.returnTo, () => (document.body.dataset.drawer = "open"));
     this.body.scrollTop = 0;
     this.title.focus({ preventScroll: true });
   }
 
   hide() {
     this.node.hidden = true;
-    delete document.body.dataset.drawer;
+    keepingPlace(this.returnTo, () => delete document.body.dataset.drawer);
     this.body.replaceChildren();
   }
 
@@ -41,4 +41,11 @@ export class Drawer {
     this.returnTo = null;
     this.closed();
   }
+}
+
+/** The page gets narrower or wider beside the drawer: what the person has clicked stays where it is on the screen. */
+function keepingPlace(node, change) {
+  const before = node?.closest?.("main") ? node.getBoundingClientRect().top : null;
+  change();
+  if (before !== null && node.isConnected) scrollBy({ top: node.getBoundingClientRect().top - before, behavior: "instant" });
 }

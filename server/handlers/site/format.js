@@ -2,6 +2,9 @@
 
 const grouped = new Intl.NumberFormat("en", { maximumFractionDigits: 1 });
 const relative = new Intl.RelativeTimeFormat("en", { numeric: "auto", style: "short" });
+const dollars = new Intl.NumberFormat("en-US", { style: "currency", currency: "USD", maximumFractionDigits: 0 });
+const dollarsAndCents = new Intl.NumberFormat("en-US", { style: "currency", currency: "USD" });
+const shortDollars = new Intl.NumberFormat("en-US", { style: "currency", currency: "USD", notation: "compact", maximumFractionDigits: 1, minimumFractionDigits: 0 });
 const exact = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", timeStyle: "medium" });
 const clockTime = new Intl.DateTimeFormat("en-GB", { timeStyle: "medium" });
 const STEPS = [["day", 86_400_000], ["hour", 3_600_000], ["minute", 60_000], ["second", 1000]];
@@ -10,6 +13,15 @@ export const number = (value) => (value === null || value === undefined ? "–" 
 
 /** "1 event", "12 events". */
 export const count = (value, one, many = `${one}s`) => `${number(value)} ${value === 1 ? one : many}`;
+
+/** Whole cents as dollars: "$510,905", with cents only where there are any. */
+export const money = (cents) => (cents === null || cents === undefined ? "–" : (cents % 100 === 0 ? dollars : dollarsAndCents).format(cents / 100));
+
+/** In whole dollars, for a table in which the cents stand on hover. */
+export const roundMoney = (cents) => (cents === null || cents === undefined ? "–" : dollars.format(cents / 100));
+
+/** "$2M", "$144": for a scale, where the exact amount stands beside it. */
+export const shortMoney = (cents) => shortDollars.format(cents / 100);
 
 export const score = (value) => (value === null || value === undefined ? "–" : value.toFixed(2));
 

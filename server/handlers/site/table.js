@@ -5,6 +5,7 @@
  * columns: [{key, name, type?: "number" | "text" | "words" (long, wraps) | "time", format?(value, row) -> text or Node, exact?(value, row) -> text for hover, csv?(value, row)}]
  * load({cursor, sort, descending, filter, ...choices}) -> {rows, next}: sorting and filtering are then the server's. With `sorts: false`
  *   the server only pages: what is loaded is sorted here, and the table says so while there is more. `searches`: the server filters.
+ * ascends: the server knows rising order only.
  * choices: [{key, name, options: [[value, words]]}]: a select beside the filter, kept in the address like it.
  * stacks: on a phone each row is a card, its cells named, without the columns that say `phone: false`. A column with `once` is drawn when its row comes and never again.
  * id(row): rows keep their place, focus and selection while their content changes in place; without it they are drawn anew.
@@ -17,7 +18,7 @@ import { notify } from "./shell.js";
 const TYPING_MS = 200;
 const LOADED_MOST = 500;
 const FEW = 5;
-const DEFAULTS = { name: null, filterable: true, empty: "Nothing here yet.", max: LOADED_MOST, id: null, stacks: false };
+const DEFAULTS = { name: null, filterable: true, empty: "Nothing here yet.", max: LOADED_MOST, id: null, stacks: false, ascends: false };
 
 export class Table {
   constructor(place, options) {
@@ -179,7 +180,7 @@ export class Table {
     const had = this.head.contains(document.activeElement);
     this.head.replaceChildren(...this.columns.map(({ key, name, type, phone, sortable = this.load === null || !this.searches || this.sorts }) => {
       const order = key !== sort ? null : descending ? "descending" : "ascending";
-      const flip = () => this.change({ sort: key, descending: key === sort ? !descending : ["number", "time"].includes(type) });
+      const flip = () => this.change({ sort: key, descending: !this.ascends && (key === sort ? !descending : ["number", "time"].includes(type)) });
       const arrow = order === null ? "" : descending ? " ↓" : " ↑";
       const words = [name, element("span", { "aria-hidden": "true" }, arrow)];
       const content = sortable ? element("button", { type: "button", onclick: flip }, ...words) : element("span", { class: "th-words" }, name);

@@ -158,7 +158,12 @@ async def test_a_line_with_all_the_batches_it_may_have_refuses_further_businesse
 
 @pytest.mark.parametrize(
     ("team", "text", "field"),
-    [("b", place(1), "team"), ("a", "nonsense, really", "identifier"), ("", place(1), "team"), ("a\0", place(1), "team")],
+    [
+        ("b", place(1), "team"),
+        ("a", "nonsense, really", "identifier"),
+        ("", place(1), "team"),
+        ("a\0", place(1), "team"),
+    ],
 )
 async def test_what_cannot_be_followed_is_refused(world: Placed, team: str, text: str, field: str) -> None:
     with pytest.raises(Refused) as refused:
