@@ -122,6 +122,7 @@ class Database:
             timeout=CONNECT_LIMIT_S,
             command_timeout=ANSWER_LIMIT_S,
             server_settings={**SESSION, "statement_timeout": f"{STATEMENT_LIMIT_S:.0f}s"},
+            reset=_nothing,
         )
 
     @classmethod
@@ -136,10 +137,22 @@ class Database:
         return db
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Connection]:
-        """A connection in a transaction: committed when the body ends well, else rolled back."""
-        async with self.connection() as connection, connection.transaction():
-            yield connection
+    async def transaction(self, opening: str = "") -> AsyncIterator[Connection]:
+        """A connection in a transaction: committed when the body ends well, else rolled back.
+
+        `opening`: statements that it begins with, without values; they cost no round trip of their own."""
+        async with self.connection() as connection:
+            if not opening:
+                async with connection.transaction():
+                    yield connection
+                return
+            await connection.execute(f"begin;{opening}")
+            try:
+                yield connection
+            except BaseException:
+                await connection.execute("rollback")
+                raise
+            await connection.execute("commit")
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
@@ -252,6 +265,11 @@ class Database:
         self.up = True
         self._epoch += 1
         log.info("postgres back")
+
+
+async def _nothing(connection: object) -> None:
+    """What is set on a pooled connection is set for one transaction, so there is nothing to reset, and no round trip for it;
+    an open transaction is rolled back all the same."""
 
 
 # Migrations

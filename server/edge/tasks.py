@@ -6,16 +6,50 @@ behind anybody's back. `close` cancels what is left and waits for it; what does 
 """
 
 import asyncio
-from collections.abc import Coroutine
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import TypeVar, cast
 
 import structlog
 
 T = TypeVar("T")
+A = TypeVar("A")
+B = TypeVar("B")
 
 REMEMBERED_DEATHS = 100
 
 log = structlog.get_logger()
+
+
+async def both(one: Awaitable[A], other: Awaitable[B]) -> tuple[A, B]:
+    """Two things at a time; neither outlives this call, and what one of them raises is raised when both have come to their end."""
+    first, second = await asyncio.gather(one, other, return_exceptions=True)
+    for result in (first, second):
+        if isinstance(result, BaseException):
+            raise result
+    return cast(A, first), cast(B, second)
+
+
+async def abreast(works: Sequence[Callable[[], Awaitable[T]]], most: int) -> list[T]:
+    """Their results in order, at most so many under way at a time; none of them outlives this call.
+
+    After one has failed those under way come to their end, no other is begun, and the failure is raised."""
+    left = iter(enumerate(works))
+    done: dict[int, T] = {}
+    failed: list[Exception] = []
+
+    async def worker() -> None:
+        for number, work in left:
+            try:
+                done[number] = await work()
+            except Exception as error:  # noqa: BLE001 - raised below
+                failed.append(error)
+            if failed:
+                return
+
+    await asyncio.gather(*(worker() for _ in range(min(most, len(works)))))
+    if failed:
+        raise failed[0]
+    return [done[number] for number in range(len(works))]
 
 
 class Tasks:

@@ -57,6 +57,41 @@ async def test_a_transaction_is_kept_when_its_body_ends_well_and_undone_when_it_
     assert await ask(db, "select count(*) from kept") == 0
 
 
+async def test_a_transaction_may_begin_with_statements_that_hold_until_its_end(dsn: str) -> None:
+    role = "select current_setting('batchcast.who', true)"
+    async with opened(dsn, pool_size=1) as database:
+        async with database.transaction("set local batchcast.who = 'ada'") as connection:
+            assert await connection.fetchval(role) == "ada"
+            await connection.execute("create table kept (n int)")
+        with pytest.raises(ZeroDivisionError):
+            async with database.transaction("set local batchcast.who = 'eve'") as connection:
+                await connection.execute("create table undone (n int)")
+                raise ZeroDivisionError
+        with pytest.raises(asyncpg.UndefinedTableError):
+            async with database.transaction("set local batchcast.who = 'eve'") as connection:
+                await connection.execute("select * from undone")
+        assert not await ask(database, role), "what is set goes with its transaction"
+        assert await ask(database, "select to_regclass('kept') is not null and to_regclass('undone') is null")
+
+
+async def test_a_transaction_that_begins_with_statements_is_undone_when_its_task_is_cancelled(dsn: str) -> None:
+    async with opened(dsn, pool_size=1) as database:
+        begun = asyncio.Event()
+
+        async def work() -> None:
+            async with database.transaction("set local batchcast.who = 'eve'") as connection:
+                await connection.execute("create table undone (n int)")
+                begun.set()
+                await connection.execute("select pg_sleep(3600)")
+
+        task = asyncio.ensure_future(work())
+        await begun.wait()
+        task.cancel()
+        await asyncio.wait({task})
+        assert task.cancelled()
+        assert await ask(database, "select to_regclass('undone') is null")
+
+
 async def test_our_own_mistakes_pass_unchanged(db: Database) -> None:
     with pytest.raises(asyncpg.UndefinedTableError):
         await ask(db, "select * from nowhere")

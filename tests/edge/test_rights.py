@@ -25,7 +25,8 @@ from tests.handlers.asking import until as until_true
 from tests.serving import live
 
 OLD_PLACES = [Path(f"/usr/lib/postgresql/{OLDEST}/bin")]
-ROLES_MADE = "create role batchcast_owner nologin; create role batchcast_worker nologin;"
+ROLES_MADE = " ".join(f"create role {role} nologin;" for role in ROLES)
+ALL = ", ".join(ROLES)
 
 
 @pytest.fixture(params=["wheel", "oldest"])
@@ -89,7 +90,7 @@ async def test_the_least_rights_run_a_whole_server_with_an_import(server: str, t
         "create role plain login",
         "create database theirs owner plain",
         ROLES_MADE,
-        f"grant {', '.join(ROLES)} to plain",
+        f"grant {ALL} to plain",
     )
     dsn = as_user(server, "plain")
     async with live(tmp_path / "data", dsn, IMPORTS_LANES="2") as place:
@@ -130,7 +131,7 @@ LACKING: list[tuple[str, tuple[str, ...], str]] = [
     (
         "roles that somebody else has made",
         ("create role them login", ROLES_MADE, "create database theirs owner them"),
-        "may not act as batchcast_owner, batchcast_worker",
+        f"may not act as {ALL}",
     ),
     (
         "one of them granted, one not there",
@@ -147,7 +148,7 @@ LACKING: list[tuple[str, tuple[str, ...], str]] = [
         (
             "create role them login",
             ROLES_MADE,
-            "grant batchcast_owner, batchcast_worker to them",
+            f"grant {ALL} to them",
             "create database theirs",
         ),
         "may not create in the database theirs",

@@ -22,8 +22,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
+import asyncpg
+
 from server.batching.schedules import retries
-from server.batching.schedules.harvest import Harvest, Place, Review
+from server.batching.schedules.harvest import Harvest, Overview, Place, Review
 from server.batching.schedules.intents import intent_of
 from server.batching.schedules.outcomes import Intent, Ladder, State, fails, why
 from server.batching.schedules.plan import Platform
@@ -41,10 +43,10 @@ where id = $1 and page = $2 and processed_at is null
     and state in ('succeeded', 'failed', 'aborted', 'timed_out', 'refused')
 for no key update"""
 MAPPINGS: Final = """
-select business_id, team, identifier, returned from schedules.mapping
+select business_id, team, identifier, returned, platform::text, type::text from schedules.mapping
 where platform = $1::text and type = $2::text and identifier = any ($3::text[])
 union
-select business_id, team, identifier, returned from schedules.mapping
+select business_id, team, identifier, returned, platform::text, type::text from schedules.mapping
 where platform = $1::text and type = $2::text and returned = any ($4::text[])"""
 LEARN: Final = """
 with held as (
@@ -53,13 +55,14 @@ with held as (
     where m.platform = $1::text and m.type = $2::text order by m.business_id for no key update of m
 )
 update schedules.mapping m set returned = held.returned from held where m.ctid = held.ctid"""
+# By the key, review by review (`offset 0` keeps the planner from anything else, such as reading a table that it takes for small).
 REVIEWS: Final = """
 with item as (
     select * from unnest($4::int[], $5::text[], $6::float8[], $7::text[], $8::text[], $9::text[], $10::text[],
         $11::timestamptz[], $12::bytea[]) as i (place, review_id, rating, title, text, author, url, published_at, hash)
 ), target as (
     select * from unnest($13::int[], $14::bigint[], $15::text[]) as t (place, business_id, team)
-)
+), written as (
 insert into schedules.review as r (team, business_id, platform, review_id, rating, title, text, author, url, published_at,
     hash, run_id, fetched_at)
 select distinct on (t.team, t.business_id, i.review_id) t.team, t.business_id, $1::text, i.review_id, i.rating, i.title, i.text,
@@ -67,24 +70,32 @@ select distinct on (t.team, t.business_id, i.review_id) t.team, t.business_id, $
 from item i join target t using (place)
 where not exists (
     select from schedules.review old where old.team = t.team and old.business_id = t.business_id and old.platform = $1::text
-        and old.review_id = i.review_id and (old.hash = i.hash or old.fetched_at > $3::timestamptz))
+        and old.review_id = i.review_id and (old.hash = i.hash or old.fetched_at > $3::timestamptz) offset 0)
 order by t.team, t.business_id, i.review_id
 on conflict (team, business_id, platform, review_id) do update set rating = excluded.rating, title = excluded.title,
     text = excluded.text, author = excluded.author, url = excluded.url, published_at = excluded.published_at,
     hash = excluded.hash, run_id = excluded.run_id, fetched_at = excluded.fetched_at, edits = r.edits + 1
-where r.hash <> excluded.hash and r.fetched_at <= excluded.fetched_at"""
+where r.hash <> excluded.hash and r.fetched_at <= excluded.fetched_at
+returning 1
+)
+select count(*)::int as written from written"""
 OVERVIEWS: Final = """
+with written as (
 insert into schedules.overview (team, business_id, platform, fetched_at, rating, review_count, name, run_id)
 select distinct on (t.team, t.business_id) t.team, t.business_id, $1::text, $3::timestamptz, i.rating, i.count, i.name, $2::bigint
 from unnest($4::int[], $5::float8[], $6::bigint[], $7::text[]) as i (place, rating, count, name)
 join unnest($8::int[], $9::bigint[], $10::text[]) as t (place, business_id, team) using (place)
 order by t.team, t.business_id
 on conflict (team, business_id, platform, fetched_at) do update set rating = excluded.rating,
-    review_count = excluded.review_count, name = excluded.name, run_id = excluded.run_id"""
+    review_count = excluded.review_count, name = excluded.name, run_id = excluded.run_id
+returning 1
+)
+select count(*)::int as written from written"""
 ADVANCE: Final = """
 update schedules.provider_run set page = page + $2, items = items + $3, attributed = attributed + $4, unasked = unasked + $5,
-    found = array(select distinct unnest(found || $6::text[]) order by 1), checked_at = clock_timestamp(), error = $7
-where id = $1 returning found"""
+    found = $6::text[], checked_at = clock_timestamp(), error = $7, missing = $8,
+    processed_at = case when $9::boolean then clock_timestamp() end
+where id = $1"""
 SLICE: Final = """
 select team, business_id, platform::text, fetched_at,
     lead(fetched_at) over (partition by team, business_id, platform order by fetched_at) is not null as superseded,
@@ -99,8 +110,6 @@ REMOVE: Final = """
 delete from schedules.overview o
 using unnest($1::text[], $2::bigint[], $3::text[], $4::timestamptz[]) as u (team, business_id, platform, fetched_at)
 where o.team = u.team and o.business_id = u.business_id and o.platform = u.platform and o.fetched_at = u.fetched_at"""
-SETTLE: Final = """
-update schedules.provider_run set processed_at = clock_timestamp(), missing = $2 where id = $1"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,12 +143,35 @@ class Held:
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
-    """What became of a page: items attributed, items that nobody asked for, reviews or overviews written."""
+class Brought:
+    """A page of a run's dataset, from this position on; without a harvest there was no dataset. `last`: none comes after it."""
 
+    run: int
+    page: int
+    harvest: Harvest | None
+    count: int
+    last: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """A run of which nothing more comes, and how many of its businesses it has brought nothing for."""
+
+    intent: Intent
+    state: State
+    missing: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What became of some pages: how many were stored, items attributed, items that nobody asked for, reviews or overviews
+    written, runs settled."""
+
+    pages: int = 0
     attributed: int = 0
     unasked: int = 0
     written: int = 0
+    settled: tuple[Settled, ...] = ()
 
 
 Position: TypeAlias = tuple[str, int, str, dt.datetime]
@@ -153,6 +185,8 @@ class Passed:
     removed: int
     to: Position | None
 
+
+NOTHING: Final = Resolved((), frozenset(), ())
 
 # Whose is it. Pure.
 
@@ -196,56 +230,118 @@ def told_by(platform: Platform, identifier: str) -> str | None:
     return found[1] if found else None
 
 
-# A page.
+# Pages.
 
 
-async def hold(connection: Connection, intent: int, page: int) -> Held | None:
-    """The run, locked, when it is at this page; None when somebody else has gone on with it."""
-    row = await connection.fetchrow(HOLD, intent, page)
-    if row is None:
-        return None
+async def store(connection: Connection, pages: Sequence[Brought], ladder: Ladder) -> Stored:
+    """These pages, of as many runs; those with which somebody else has gone on are left out. Their runs move on, and are settled
+    after the last page."""
+    held = await hold(connection, [(page.run, page.page) for page in pages])
+    here = sorted((page for page in pages if page.run in held), key=lambda page: page.run)
+    read = [(held[page.run], page.harvest) for page in here if page.harvest is not None]
+    resolved = await _resolved(connection, read)
+    learnt = [
+        (one.intent.platform, one.intent.type, *map(list, zip(*resolved[one.intent.id].learnt, strict=True)))
+        for one, _ in read
+        if resolved[one.intent.id].learnt
+    ]
+    if learnt:
+        await connection.executemany(LEARN, learnt)
+    written = await _write(connection, [(one, harvest, resolved[one.intent.id]) for one, harvest in read])
+    ended = [_advanced(held[page.run], page, resolved.get(page.run, NOTHING)) for page in here]
+    await connection.executemany(ADVANCE, [one.row for one in ended])
+    await _settle(connection, [one for one in ended if one.last], ladder)
+    return Stored(
+        len(here),
+        sum(one.attributed for one in ended),
+        sum(one.unasked for one in ended),
+        written,
+        tuple(Settled(one.held.intent, one.held.state, len(one.missing)) for one in ended if one.last),
+    )
+
+
+async def hold(connection: Connection, runs: Sequence[tuple[int, int]]) -> dict[int, Held]:
+    """Those of these runs, locked, that are at these pages: with the others somebody else has gone on."""
+    rows = await connection.fetchmany(HOLD, sorted(runs))
+    return {row["id"]: _held(row) for row in rows}
+
+
+def _held(row: asyncpg.Record) -> Held:
     at = row["finished_at"] or row["started_at"] or row["created_at"]
     return Held(intent_of(row), row["state"], at, frozenset(row["found"]), row["error"])
 
 
-async def store(connection: Connection, held: Held, harvest: Harvest, count: int) -> tuple[Stored, Held]:
-    """One page of items, and the run moved on by `count`; the run as it is afterwards."""
-    intent = held.intent
-    resolved = await _resolved(connection, intent, harvest.places)
-    if resolved.learnt:
-        ids, names = zip(*resolved.learnt, strict=True)
-        await connection.execute(LEARN, intent.platform, intent.type, ids, names)
-    written = await _write(connection, held, harvest, resolved)
-    attributed = sum(1 for place in harvest.of if place >= 0 and resolved.targets[place])
-    unasked = harvest.items - attributed
-    found = await connection.fetchval(
-        ADVANCE, intent.id, count, harvest.items, attributed, unasked, sorted(resolved.found), held.error
-    )
-    after = Held(intent, held.state, held.fetched_at, frozenset(found), held.error)
-    return Stored(attributed, unasked, written), after
+async def _resolved(connection: Connection, read: Sequence[tuple[Held, Harvest]]) -> dict[int, Resolved]:
+    """By run: whose its places are."""
+    asked = []
+    for one, harvest in read:
+        sent = {place.sent for place in harvest.places if place.sent is not None} | set(one.intent.identifiers)
+        returned = {place.returned for place in harvest.places if place.returned is not None}
+        asked.append((one.intent.platform, one.intent.type, list(sent), list(returned)))
+    targets: dict[tuple[str, str], list[Target]] = {}
+    for row in await connection.fetchmany(MAPPINGS, asked) if asked else ():
+        targets.setdefault((row[4], row[5]), []).append(Target(row[0], row[1], row[2], row[3]))
+    return {
+        one.intent.id: resolve(one.intent, harvest.places, targets.get((one.intent.platform, one.intent.type), ()))
+        for one, harvest in read
+    }
 
 
-async def _resolved(connection: Connection, intent: Intent, places: Sequence[Place]) -> Resolved:
-    sent = {place.sent for place in places if place.sent is not None} | set(intent.identifiers)
-    returned = {place.returned for place in places if place.returned is not None}
-    rows = await connection.fetch(MAPPINGS, intent.platform, intent.type, list(sent), list(returned))
-    return resolve(intent, places, [Target(row[0], row[1], row[2], row[3]) for row in rows])
+@dataclass(frozen=True, slots=True)
+class _Advanced:
+    """A run after its page."""
+
+    held: Held
+    page: Brought
+    attributed: int
+    found: frozenset[str]
+
+    @property
+    def unasked(self) -> int:
+        return (self.page.harvest.items if self.page.harvest else 0) - self.attributed
+
+    @property
+    def last(self) -> bool:
+        return self.page.last
+
+    @property
+    def missing(self) -> list[str]:
+        return sorted(set(self.held.intent.identifiers) - self.found) if self.last else []
+
+    @property
+    def row(self) -> tuple[object, ...]:
+        """For ADVANCE."""
+        items = self.attributed + self.unasked
+        head = (self.held.intent.id, self.page.count, items, self.attributed, self.unasked)
+        return (*head, sorted(self.found), self.held.error, len(self.missing), self.last)
 
 
-async def _write(connection: Connection, held: Held, harvest: Harvest, resolved: Resolved) -> int:
-    copies = [(n, target) for n, group in enumerate(resolved.targets) for target in group]
-    head = (held.intent.platform, held.intent.id, held.fetched_at)
-    written = 0
-    if harvest.reviews:
-        columns = _review_columns(harvest.reviews)
-        weights = Counter(review.place for review in harvest.reviews)
-        for some in sliced(copies, weights, ROWS_MOST):
-            written += _count(await connection.execute(REVIEWS, *head, *columns, *_target_columns(some)))
-    if harvest.overviews and copies:
-        seen = harvest.overviews
-        figures = ([o.place for o in seen], [o.rating for o in seen], [o.count for o in seen], [o.name for o in seen])
-        written += _count(await connection.execute(OVERVIEWS, *head, *figures, *_target_columns(copies)))
-    return written
+def _advanced(held: Held, page: Brought, resolved: Resolved) -> _Advanced:
+    of = page.harvest.of if page.harvest else ()
+    attributed = sum(1 for place in of if place >= 0 and resolved.targets[place])
+    return _Advanced(held, page, attributed, held.found | resolved.found)
+
+
+async def _write(connection: Connection, read: Sequence[tuple[Held, Harvest, Resolved]]) -> int:
+    reviews: list[tuple[object, ...]] = []
+    overviews: list[tuple[object, ...]] = []
+    for one, harvest, resolved in read:
+        copies = [(n, target) for n, group in enumerate(resolved.targets) for target in group]
+        head = (one.intent.platform, one.intent.id, one.fetched_at)
+        if harvest.reviews:
+            columns = _review_columns(harvest.reviews)
+            weights = Counter(review.place for review in harvest.reviews)
+            slices = sliced(copies, weights, ROWS_MOST)
+            reviews += [(*head, *columns, *_target_columns(some)) for some in slices]
+        if harvest.overviews and copies:
+            overviews.append((*head, *_overview_columns(harvest.overviews), *_target_columns(copies)))
+    rows = [
+        row
+        for sql, values in ((REVIEWS, reviews), (OVERVIEWS, overviews))
+        if values
+        for row in await connection.fetchmany(sql, values)
+    ]
+    return sum(row["written"] for row in rows)
 
 
 def sliced(
@@ -276,22 +372,21 @@ def _review_columns(seen: Sequence[Review]) -> tuple[list[object], ...]:
     return tuple([getattr(review, name) for review in seen] for name in names)
 
 
-# The end.
+def _overview_columns(seen: Sequence[Overview]) -> tuple[list[object], ...]:
+    names = ("place", "rating", "count", "name")
+    return tuple([getattr(overview, name) for overview in seen] for name in names)
 
 
-async def settle(connection: Connection, held: Held, ladder: Ladder) -> int:
-    """After the last page: what was found leaves the queue of retries, what is missing goes there. How many are missing."""
-    intent = held.intent
-    missing = sorted(set(intent.identifiers) - held.found)
-    await retries.resolve(connection, intent, sorted(held.found))
-    if missing and fails(intent.kind, held.state):
-        reason = why(held.state, held.error)
-        if intent.kind == "retry":
-            await retries.failed_again(connection, intent.id, reason, ladder)
-        else:
-            await retries.enqueue(connection, intent, missing, reason, ladder)
-    await connection.execute(SETTLE, intent.id, len(missing))
-    return len(missing)
+async def _settle(connection: Connection, ended: Sequence[_Advanced], ladder: Ladder) -> None:
+    """After the last page: what was found leaves the queue of retries, what is missing goes there."""
+    await retries.resolve(connection, [(one.held.intent, sorted(one.found)) for one in ended if one.found])
+    for one in ended:
+        intent, reason = one.held.intent, why(one.held.state, one.held.error)
+        if one.missing and fails(intent.kind, one.held.state):
+            if intent.kind == "retry":
+                await retries.failed_again(connection, intent.id, reason, ladder)
+            else:
+                await retries.enqueue(connection, intent, one.missing, reason, ladder)
 
 
 # Clean-up.

@@ -241,36 +241,33 @@ class Catalog:
         base = list(zip(*((x.platform, x.type, x.hours, 0) for x in BASE_LINES), strict=True))
 
         async def work(connection: Connection) -> list[Batch]:
-            await s.act_as(connection, s.SERVICE)
             key = _key(after)
             marks = (health, state, CRITICAL, WARNING)
             chosen = (platform, type, hours, *key, min(limit, PAGE_MOST), *marks)
             rows = await connection.fetch(BATCHES, *base, *chosen)
             return [self._batch(row) for row in rows]
 
-        return await self._placing.run(work)
+        return await self._placing.survey(work)
 
     async def batch(self, schedule_id: int, who: Identity) -> Batch:
         """One schedule."""
         s.checked_admin(who)
 
         async def work(connection: Connection) -> Batch:
-            await s.act_as(connection, s.SERVICE)
             return await self._show(connection, schedule_id)
 
-        return await self._placing.run(work)
+        return await self._placing.survey(work)
 
     async def members(self, schedule_id: int, who: Identity, *, after: int = 0, limit: int = 100) -> list[Member]:
         """The businesses of a schedule by id; `after` is the last one of the page before."""
         s.checked_admin(who)
 
         async def work(connection: Connection) -> list[Member]:
-            await s.act_as(connection, s.SERVICE)
             await self._show(connection, schedule_id)
             rows = await connection.fetch(MEMBERS, schedule_id, after, min(limit, PAGE_MOST))
             return [Member(*row) for row in rows]
 
-        return await self._placing.run(work)
+        return await self._placing.survey(work)
 
     async def profiles(
         self, team: str, platform: Platform, who: Identity, *, after: int = 0, limit: int = 50
@@ -282,7 +279,7 @@ class Catalog:
             named = s.checked_team(team, who)
             return _profiles(platform, await connection.fetch(PROFILES, named, platform, after, min(limit, PAGE_MOST)))
 
-        return await self._placing.run(work)
+        return await self._placing.survey(work)
 
     async def team(self, team: str, who: Identity) -> TeamView:
         """A team, its intervals and its batches."""
@@ -298,7 +295,7 @@ class Catalog:
             lines = _team_lines(team, tier, await s.customs(connection, [team]), rows, self._placing.now)
             return TeamView(team, tier, await connection.fetchval(TEAM_BUSINESSES, team), lines)
 
-        return await self._placing.run(work)
+        return await self._placing.survey(work)
 
     async def pause(self, schedule_id: int, who: Identity) -> Turned:
         """No more runs of a schedule, and no more businesses into it, until it is resumed."""
@@ -312,7 +309,6 @@ class Catalog:
         s.checked_admin(who)
 
         async def work(connection: Connection) -> Turned:
-            await s.act_as(connection, s.SERVICE)
             grid = await connection.fetchrow(GRID, schedule_id)
             if grid is None:
                 raise no_schedule(schedule_id)
@@ -327,13 +323,12 @@ class Catalog:
                 )
             return Turned(await self._show(connection, schedule_id), entry)
 
-        return await self._placing.run(work)
+        return await self._placing.survey(work)
 
     async def wellbeing(self) -> Wellbeing:
         """The state of all schedules in a few counts."""
 
         async def work(connection: Connection) -> Wellbeing:
-            await s.act_as(connection, s.SERVICE)
             grades = await connection.fetchrow(GRADES, CRITICAL, WARNING)
             assert grades is not None
             businesses, teams = tuple(await connection.fetchrow(COUNTS) or (0, 0))
@@ -344,7 +339,7 @@ class Catalog:
             lines = tuple(Line(*row) for row in full)
             return Wellbeing(**counts, businesses=businesses, teams=teams, retries=retries, full=lines)
 
-        return await self._placing.run(work)
+        return await self._placing.survey(work)
 
     async def _show(self, connection: Connection, schedule_id: int) -> Batch:
         row = await connection.fetchrow(BATCH, schedule_id)

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from server.batching.schedules import store as s
 from server.batching.schedules.inputs import identifier
 from server.batching.schedules.placing import Placing
 from server.batching.schedules.plan import CUSTOM_TIER, TIER_HOURS, Platform
@@ -152,11 +151,10 @@ class Checking:
         counted = f"select f.what, count(*) over () as total from ({sql}) as f (what) limit {EXAMPLES}"  # noqa: S608  ours
 
         async def work(connection: Connection) -> Check:
-            await s.act_as(connection, s.SERVICE)
             rows = await connection.fetch(counted, *self._values(name))
             return Check(name, meaning, rows[0]["total"] if rows else 0, tuple(row["what"] for row in rows))
 
-        return await self._placing.run(work)
+        return await self._placing.survey(work)
 
     def _values(self, name: str) -> Sequence[object]:
         now = self._placing.now
@@ -187,7 +185,6 @@ class Checking:
 
     async def _page(self, after: tuple[int, str]) -> list[tuple[int, Platform, str]]:
         async def work(connection: Connection) -> list[tuple[int, Platform, str]]:
-            await s.act_as(connection, s.SERVICE)
             return [(r[0], r[1], r[2]) for r in await connection.fetch(FORMS, *after, PAGE)]
 
-        return await self._placing.run(work)
+        return await self._placing.survey(work)

@@ -6,7 +6,7 @@ Here too are the two steps that several turns take: a run of the provider's beco
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Final
@@ -19,7 +19,7 @@ from server.batching.parts import Lead
 from server.batching.schedules import intents
 from server.batching.schedules.outcomes import ENDED, Ladder
 from server.batching.schedules.provider import Provider
-from server.batching.schedules.store import SERVICE, act_as
+from server.batching.schedules.store import BY_KEYS
 from server.edge import apify
 from server.edge.clock import Clock
 from server.edge.postgres import Connection, Database
@@ -92,21 +92,24 @@ class Floor:
     @asynccontextmanager
     async def acting(self) -> AsyncIterator[Connection]:
         """A transaction of the service's."""
-        async with self.db.transaction() as connection:
-            await act_as(connection, SERVICE)
+        async with self.db.transaction(BY_KEYS) as connection:
             yield connection
 
     async def adopt(self, intent: int, run: apify.Run) -> bool:
         """The provider has this run for that intent; False when somebody has said so before."""
-        async with self.acting() as connection:
-            return await intents.runs(connection, intent, run) is not None
+        return intent in await self.adopt_all([(intent, run)])
 
-    async def ended(self, connection: Connection, run: apify.Run) -> bool:
-        """The provider says that it has ended; whether that is new."""
-        state = ENDED[run.status]
-        new = await intents.ended(connection, run, state)
+    async def adopt_all(self, started: Sequence[tuple[int, apify.Run]]) -> set[int]:
+        """The provider has these runs for those intents; of which of them nobody had said so before."""
+        async with self.acting() as connection:
+            return await intents.runs(connection, started)
+
+    async def ended(self, connection: Connection, runs: Sequence[apify.Run]) -> set[str]:
+        """The provider says that they have ended; of which of them that is new."""
+        new = await intents.ended(connection, [(run, ENDED[run.status]) for run in runs])
+        for run in {run.id: run for run in runs if run.id in new}.values():
+            log.info("run ended", run=run.id, state=ENDED[run.status])
         if new:
-            log.info("run ended", run=run.id, state=state)
             self.wake(PROCESS)
             self.wake(DISPATCH)
         return new

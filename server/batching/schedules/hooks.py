@@ -8,7 +8,7 @@ nobody is let in.
 from __future__ import annotations
 
 import hmac
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -34,9 +34,10 @@ WAITING: Final = """
 select id, run_id, event, body ->> 'note' as note,
     received_at < clock_timestamp() - make_interval(secs => $2) as foreign_by_now
 from schedules.webhook_delivery where processed_at is null order by attempts, id limit $1"""
-DONE: Final = """
-update schedules.webhook_delivery set processed_at = clock_timestamp(), attempts = attempts + 1, error = $2 where id = $1"""
-LATER: Final = "update schedules.webhook_delivery set attempts = attempts + 1, error = $2 where id = $1"
+TRIED: Final = """
+update schedules.webhook_delivery d set attempts = d.attempts + 1, error = u.error,
+    processed_at = case when u.done then clock_timestamp() end
+from unnest($1::bigint[], $2::text[], $3::boolean[]) as u (id, error, done) where d.id = u.id"""
 TIDY: Final = """
 delete from schedules.webhook_delivery where id in (
     select id from schedules.webhook_delivery where processed_at is not null
@@ -61,6 +62,15 @@ class Waiting:
     event: str
     note: str
     foreign_by_now: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """What became of a delivery; `error` says why nothing came of it, or nothing as yet."""
+
+    id: int
+    error: str | None
+    done: bool
 
 
 def verify(secret: SecretStr | None, given: str | None) -> None:
@@ -119,14 +129,10 @@ async def waiting(connection: Connection, limit: int) -> list[Waiting]:
     return [Waiting(r["id"], r["run_id"], r["event"], r["note"] or "", r["foreign_by_now"]) for r in rows]
 
 
-async def done(connection: Connection, delivery: int, error: str | None = None) -> None:
-    """It has been worked on; `error` says why nothing came of it."""
-    await connection.execute(DONE, delivery, None if error is None else error[:ERROR_MOST])
-
-
-async def later(connection: Connection, delivery: int, error: str) -> None:
-    """Nothing could be done with it just now."""
-    await connection.execute(LATER, delivery, error[:ERROR_MOST])
+async def tried(connection: Connection, deliveries: Sequence[Tried]) -> None:
+    """These have been worked on, or nothing could be done with them just now."""
+    errors = [None if one.error is None else one.error[:ERROR_MOST] for one in deliveries]
+    await connection.execute(TRIED, [one.id for one in deliveries], errors, [one.done for one in deliveries])
 
 
 async def tidy(connection: Connection, days: int, limit: int) -> int:

@@ -37,6 +37,8 @@ EXAMPLE: Final[dict[Platform, str]] = {
     "tripadvisor": "the address of a page such as https://www.tripadvisor.com/Hotel_Review-g187323-d199753-Reviews-NAME.html",
     "booking": "the address of a page such as https://www.booking.com/hotel/de/NAME.html",
 }
+PLAIN: Final = re.compile(r"https?://(?:www\.)?((?!www\.)(?:[a-z0-9-]+\.)+[a-z0-9-]+)((?:/[A-Za-z0-9._~%+-]*)*)")
+"""Addresses without anything that has to be looked at closely, as most of them are."""
 TRACKING: Final = re.compile(
     r"(?:utm_|pk_|mtm_|hsa_|__cft__|__tn__|mc_).*|(?:fb|g|dg|ms|y|tt|tw)clid|[gw]braid|dclid|igshid|mibextid|_ga|_gl"
     r"|ref_?|ref_?src|fref|hc_ref|aid|label|sid|srpvid|srepoch",
@@ -74,6 +76,11 @@ def identifier(platform: Platform, text: str) -> str:
 
 def normalised(address: str) -> str | None:
     """An address in the form in which addresses are compared; None when it is none."""
+    plain = PLAIN.fullmatch(address)
+    return f"https://{plain[1]}{plain[2].rstrip('/')}" if plain else _normalised(address)
+
+
+def _normalised(address: str) -> str | None:
     with_scheme = address if re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", address) else f"https://{address.lstrip('/')}"
     try:
         parts = urlsplit(with_scheme)

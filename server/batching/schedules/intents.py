@@ -31,42 +31,56 @@ AGAIN_DOUBLINGS: Final = 5
 _COLUMNS: Final = "id, intent_key, kind, platform, type, identifiers, schedule_id, business_id, attempts"
 UNDER_WAY: Final = """
 select count(*) from schedules.provider_run where processed_at is null and state in ('starting', 'unknown', 'running')"""
+# Of several intents of one batch that could start, only the oldest one does: `turn`. What is asked for is looked up last, for those
+# alone that are taken.
 CLAIM: Final = f"""
-with next as (
-    select r.id, coalesce(i.identifiers, '{{}}') as identifiers,
-        case when i.identifiers is null or r.kind = 'scheduled' and (s.paused or exists (
-                select from schedules.provider_run newer where newer.schedule_id = r.schedule_id and newer.id > r.id
-                    and newer.processed_at is null and newer.state = 'intended'))
-            then 'skipped' else 'starting' end as state
-    from (
-        select * from schedules.provider_run
-        where processed_at is null and state = 'intended' and (attempts = 0 or checked_at < clock_timestamp()
-            - make_interval(secs => $2 * 2 ^ least(attempts - 1, $3)))
-        order by id limit $1
-    ) r
-    left join schedules.schedule s on s.id = r.schedule_id
-    left join lateral (
-        select array_agg(distinct m.identifier order by m.identifier) as identifiers
-        from schedules.mapping m join schedules.business b on b.id = m.business_id and b.team = m.team
-        where b.status = 'active' and m.platform = r.platform and m.type = r.type and case when r.kind = 'retry'
-            then m.business_id = r.business_id else m.schedule_id = r.schedule_id end
-    ) i on true
+with open as (
+    select * from schedules.provider_run
+    where processed_at is null and state = 'intended' and (attempts = 0 or checked_at < clock_timestamp()
+        - make_interval(secs => $2 * 2 ^ least(attempts - 1, $3)))
+    order by id limit $1
+), judged as (
+    select r.id, r.platform, r.type, r.kind, r.schedule_id, r.business_id, r.kind = 'scheduled' and (s.paused or exists (
+        select from schedules.provider_run newer where newer.schedule_id = r.schedule_id and newer.id > r.id
+            and newer.processed_at is null and newer.state = 'intended')) as late
+    from open r left join schedules.schedule s on s.id = r.schedule_id
     where r.schedule_id is null or not exists (
         select from schedules.provider_run other where other.schedule_id = r.schedule_id
             and other.processed_at is null and other.state in ('starting', 'unknown', 'running'))
-    order by r.id limit 1
+), taken as materialized (
+    select * from (
+        select *, row_number() over (partition by coalesce(schedule_id, -id), late order by id) as turn from judged
+    ) j where late or turn = 1 order by id limit $4
+), next as materialized (
+    select t.id, coalesce(i.identifiers, '{{}}') as identifiers,
+        case when t.late or i.identifiers is null then 'skipped' else 'starting' end as state
+    from taken t left join lateral (
+        select array_agg(distinct m.identifier order by m.identifier) as identifiers from (
+            select * from schedules.mapping where t.kind <> 'retry' and schedule_id = t.schedule_id
+            union all
+            select * from schedules.mapping
+            where t.kind = 'retry' and business_id = t.business_id and platform = t.platform and type = t.type
+        ) m
+        join schedules.business b on b.id = m.business_id and b.team = m.team
+        where b.status = 'active' and m.platform = t.platform and m.type = t.type
+    ) i on true
 )
 update schedules.provider_run r set state = next.state, identifiers = next.identifiers::text[], attempts = r.attempts + 1,
     started_at = clock_timestamp(), checked_at = clock_timestamp(), error = null,
     processed_at = case when next.state = 'skipped' then clock_timestamp() end
 from next where r.id = next.id and r.state = 'intended'
 returning r.state, {", ".join("r." + name for name in _COLUMNS.split(", "))}"""  # noqa: S608  names are ours
-RUNS: Final = f"""
-update schedules.provider_run set state = 'running', provider_run_id = $2, dataset_id = $3,
-    started_at = to_timestamp($4::float8 / 1000), checked_at = clock_timestamp(), error = null
-where id = $1 and state in ('intended', 'starting', 'unknown') and provider_run_id is null
-    and not exists (select from schedules.provider_run other where other.provider_run_id = $2)
-returning {_COLUMNS}"""  # noqa: S608  names are ours
+RUNS: Final = """
+update schedules.provider_run r set state = 'running', provider_run_id = u.run, dataset_id = u.dataset,
+    started_at = to_timestamp(u.started_ms / 1000), checked_at = clock_timestamp(), error = null
+from unnest($1::bigint[], $2::text[], $3::text[], $4::float8[]) as u (intent, run, dataset, started_ms)
+where r.id = u.intent and r.state in ('intended', 'starting', 'unknown') and r.provider_run_id is null
+    and not exists (select from schedules.provider_run other where other.provider_run_id = u.run)
+returning r.id"""
+RELEASE: Final = """
+update schedules.provider_run r set state = 'intended', attempts = r.attempts - 1
+from unnest($1::bigint[], $2::int[]) as u (id, attempts)
+where r.id = u.id and r.attempts = u.attempts and r.state = 'starting' and r.provider_run_id is null"""
 AGAIN: Final = """
 update schedules.provider_run set state = 'intended', error = $2, checked_at = clock_timestamp()
 where id = $1 and state = $3 and provider_run_id is null"""
@@ -90,13 +104,13 @@ where processed_at is null and state = 'running' and checked_at < clock_timestam
 order by checked_at limit $1"""  # noqa: S608
 LOOKED: Final = """
 update schedules.provider_run set checked_at = clock_timestamp(), error = $2 where id = $1 and state = 'running'"""
-BY_RUN: Final = f"select state, {_COLUMNS} from schedules.provider_run where provider_run_id = $1"  # noqa: S608
 BY_KEY: Final = f"select state, {_COLUMNS} from schedules.provider_run where intent_key = $1"  # noqa: S608
 ENDED: Final = """
-update schedules.provider_run set state = $2, dataset_id = $3, error = $4,
-    finished_at = to_timestamp($5::float8 / 1000), checked_at = clock_timestamp(),
+update schedules.provider_run r set state = u.state, dataset_id = u.dataset, error = u.error,
+    finished_at = to_timestamp(u.finished_ms / 1000), checked_at = clock_timestamp(),
     page = 0, found = '{}', items = 0, attributed = 0, unasked = 0, missing = 0, processed_at = null
-where provider_run_id = $1 and state <> $2 returning id"""
+from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::float8[]) as u (run, state, dataset, error, finished_ms)
+where r.provider_run_id = u.run and r.state <> u.state returning r.provider_run_id"""
 TRIGGER: Final = f"""
 insert into schedules.provider_run (intent_key, kind, schedule_id, platform, type)
 select $1, 'triggered', id, platform, type from schedules.schedule where id = $2
@@ -114,10 +128,10 @@ select 'provider:' || $1::text, 'scheduled', s.id, s.platform, s.type, 'running'
 from schedules.schedule s where s.provider_schedule_id = $4
 on conflict do nothing returning {_COLUMNS}"""  # noqa: S608
 PICK: Final = f"""
-update schedules.provider_run set checked_at = clock_timestamp() where id = (
+update schedules.provider_run set checked_at = clock_timestamp() where id in (
     select id from schedules.provider_run
     where processed_at is null and state in ('succeeded', 'failed', 'aborted', 'timed_out', 'refused')
-    order by checked_at nulls first, id limit 1 for no key update skip locked)
+    order by checked_at nulls first, id limit $1 for no key update skip locked)
 returning {_COLUMNS}, state, dataset_id, page"""  # noqa: S608  names are ours
 TIDY: Final = """
 delete from schedules.provider_run where id in (
@@ -158,19 +172,29 @@ async def under_way(connection: Connection) -> int:
     return int(await connection.fetchval(UNDER_WAY))
 
 
-async def claim(connection: Connection, most: int) -> tuple[Intent, State] | None:
-    """The next intent to start; None when there is none, or no place. One with nobody to ask for comes as `skipped`."""
+async def claim(connection: Connection, most: int, limit: int) -> list[tuple[Intent, State]]:
+    """The next intents to start, up to so many; none when there are none, or no place. Those with nobody to ask for come as
+    `skipped`."""
     await connection.execute("select pg_advisory_xact_lock($1)", CLAIM_LOCK)
-    if await under_way(connection) >= most:
-        return None
-    row = await connection.fetchrow(CLAIM, LOOK_AHEAD, AGAIN_S, AGAIN_DOUBLINGS)
-    return None if row is None else (intent_of(row), cast(State, row["state"]))
+    places = min(limit, most - await under_way(connection))
+    if places <= 0:
+        return []
+    rows = await connection.fetch(CLAIM, LOOK_AHEAD, AGAIN_S, AGAIN_DOUBLINGS, places)
+    return sorted(((intent_of(row), cast(State, row["state"])) for row in rows), key=lambda one: one[0].id)
 
 
-async def runs(connection: Connection, intent: int, run: Run) -> Intent | None:
-    """The provider has this run for it; None when somebody has said so before."""
-    row = await connection.fetchrow(RUNS, intent, run.id, run.dataset_id, float(run.started_ms))
-    return None if row is None else intent_of(row)
+async def runs(connection: Connection, started: Sequence[tuple[int, Run]]) -> set[int]:
+    """The provider has these runs for these intents; of which of them nobody had said so before."""
+    of = [run for _, run in started]
+    columns = ([run.id for run in of], [run.dataset_id for run in of], [float(run.started_ms) for run in of])
+    return {row["id"] for row in await connection.fetch(RUNS, [intent for intent, _ in started], *columns)}
+
+
+async def release(connection: Connection, claimed: Sequence[Intent]) -> int:
+    """Those of these that are still claimed, and by this very claim, were surely not asked for: as if they had not been
+    claimed. How many that were."""
+    columns = ([intent.id for intent in claimed], [intent.attempts for intent in claimed])
+    return count_of(await connection.execute(RELEASE, *columns))
 
 
 async def again(connection: Connection, intent: int, error: str, state: State = "starting") -> None:
@@ -214,29 +238,30 @@ async def looked(connection: Connection, intent: int, error: str | None = None) 
     await connection.execute(LOOKED, intent, None if error is None else error[:ERROR_MOST])
 
 
-async def of_run(connection: Connection, run_id: str) -> tuple[Intent, State] | None:
-    """Ours for a run of the provider's."""
-    row = await connection.fetchrow(BY_RUN, run_id)
-    return None if row is None else (intent_of(row), row["state"])
-
-
 async def of_key(connection: Connection, key: str) -> tuple[Intent, State] | None:
     """The one of that key."""
     row = await connection.fetchrow(BY_KEY, key)
     return None if row is None else (intent_of(row), row["state"])
 
 
-async def ended(connection: Connection, run: Run, state: State) -> bool:
-    """The run has ended like this, and is to be attributed. A run that ends once more, otherwise, is attributed anew."""
-    finished = run.finished_ms or run.started_ms
-    message = None if state == "succeeded" or not run.message else run.message[:ERROR_MOST]
-    return await connection.fetchval(ENDED, run.id, state, run.dataset_id, message, float(finished)) is not None
+async def ended(connection: Connection, runs: Sequence[tuple[Run, State]]) -> set[str]:
+    """These runs have ended like this, and are to be attributed; of which of them that is new. A run that ends once more,
+    otherwise, is attributed anew."""
+    rows = await connection.fetch(
+        ENDED,
+        [run.id for run, _ in runs],
+        [state for _, state in runs],
+        [run.dataset_id for run, _ in runs],
+        [None if state == "succeeded" or not run.message else run.message[:ERROR_MOST] for run, state in runs],
+        [float(run.finished_ms or run.started_ms) for run, _ in runs],
+    )
+    return {row["provider_run_id"] for row in rows}
 
 
-async def pick(connection: Connection) -> Ended | None:
-    """The run that is attributed next: the one that was looked at the longest ago, so that all of them get on."""
-    row = await connection.fetchrow(PICK)
-    return None if row is None else Ended(intent_of(row), row["state"], row["dataset_id"], row["page"])
+async def pick(connection: Connection, limit: int) -> list[Ended]:
+    """The runs that are attributed next: those that were looked at the longest ago, so that all of them get on."""
+    rows = await connection.fetch(PICK, limit)
+    return [Ended(intent_of(row), row["state"], row["dataset_id"], row["page"]) for row in rows]
 
 
 async def businesses(connection: Connection, schedule: int) -> int | None:

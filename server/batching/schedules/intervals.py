@@ -125,7 +125,6 @@ class Intervals:
             raise Refused(Code.BAD_MESSAGE, f"a tier is one of {', '.join(TIERS)}, not {tier!r}", field="tier")
 
         async def work(connection: Connection) -> TierChange:
-            await s.act_as(connection, s.SERVICE)
             before = (await s.lock_teams(connection, {s.checked_team(team, who): tier}))[team]
             await connection.execute(SET_TIER, team, tier)
             if tier != CUSTOM_TIER:
@@ -191,7 +190,6 @@ class Intervals:
         now = self._placing.now
 
         async def look(connection: Connection) -> list[str]:
-            await s.act_as(connection, s.SERVICE)
             return [row["team"] for row in await connection.fetch(EXPIRED, now, limit)]
 
         teams = await self._placing.run(look)
@@ -201,7 +199,6 @@ class Intervals:
 
     async def _expire(self, team: str, now: dt.datetime) -> None:
         async def work(connection: Connection) -> None:
-            await s.act_as(connection, s.SERVICE)
             tier = (await s.lock_teams(connection, {team: self._placing.terms.tier}))[team]
             rows = await connection.fetch(REMOVE_EXPIRED, team, now)
             gone = [(row["platform"], row["type"]) for row in rows]
@@ -237,7 +234,6 @@ class Intervals:
         until = self._placing.now + dt.timedelta(days=within_days)
 
         async def work(connection: Connection) -> list[Own]:
-            await s.act_as(connection, s.SERVICE)
             return [Own(*row) for row in await connection.fetch(UPCOMING, until, min(limit, PAGE_MOST))]
 
         return await self._placing.run(work)
@@ -246,7 +242,6 @@ class Intervals:
 
     async def _hold(self, connection: Connection, team: str, who: Identity) -> Tier:
         """The tier of a team that there is, whose row is held; an unknown one is not made by a slip of the pen."""
-        await s.act_as(connection, s.SERVICE)
         rows = await connection.fetch(s.LOCK_TEAMS, [s.checked_team(team, who)])
         if not rows:
             raise Refused(

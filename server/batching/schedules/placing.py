@@ -44,7 +44,7 @@ DELETE_BUSINESS: Final = "delete from schedules.business where id = $1"
 LINES_OF: Final = """
 select sc.platform, sc.type, sc.interval_hours from schedules.mapping m join schedules.schedule sc on sc.id = m.schedule_id
 where m.business_id = $1 and m.platform = $2"""
-UNPLACE: Final = "delete from schedules.mapping where business_id = $1 and platform = $2"
+UNPLACE: Final = "delete from schedules.mapping where business_id = $1 and platform = $2 returning schedule_id"
 DELETE_REVIEWS: Final = "delete from schedules.review where team = $1 and business_id = $2 and platform = $3"
 DELETE_OVERVIEWS: Final = "delete from schedules.overview where team = $1 and business_id = $2 and platform = $3"
 SET_TIER: Final = "update schedules.team set tier = $2, changed_at = clock_timestamp() where team = $1"
@@ -64,8 +64,7 @@ class New:
 class Move:
     """A mapping that goes to another line."""
 
-    business_id: int
-    source: Line
+    placed: s.Placed
     line: Line
 
 
@@ -104,13 +103,22 @@ class Placing:
         return dt.datetime.fromtimestamp(self._clock.now_ms() / 1000, dt.UTC)
 
     async def run(self, work: Callable[[Connection], Awaitable[T]]) -> T:
-        """The work in one transaction; lines that it misses are made before it begins again."""
+        """The work in one transaction, in the service's role to begin with; lines that it misses are made before it begins again.
+        Its statements name their rows by keys."""
         for _ in range(LINES_MOST):
             try:
-                return await s.settled(self._db, work)
+                return await s.settled(self._db, work, s.BY_KEYS)
             except s.LinesMissing as missing:
                 await s.make_lines(self._db, missing.lines, self.terms, self.now)
         raise AssertionError(f"lines were still missing after {LINES_MOST} attempts")
+
+    async def survey(self, work: Callable[[Connection], Awaitable[T]]) -> T:
+        """Work that may look at all there is, in one transaction and in the same role."""
+        return await s.settled(self._db, work, s.AS_SERVICE)
+
+    async def give_way(self) -> None:
+        """Let others get on in the middle of work that waits for nothing."""
+        await self._clock.sleep(0)
 
     # Profiles.
 
@@ -123,7 +131,6 @@ class Placing:
         label = words(name, "name", NAME_MOST)
 
         async def work(connection: Connection) -> Profiled:
-            await s.act_as(connection, s.SERVICE)
             tier = (await s.lock_teams(connection, {team: self.terms.tier}))[team]
             found = await connection.fetchval(KNOWN, platform, TYPES, known, team)
             if found is not None and business_id not in (None, found):
@@ -186,8 +193,8 @@ class Placing:
             await s.lock_teams(connection, {team: self.terms.tier})
             lines = [Line(*row) for row in await connection.fetch(LINES_OF, business_id, platform)]
             await s.hold_lines(connection, lines)
-            await connection.execute(UNPLACE, business_id, platform)
-            await connection.execute(s.SET_ASIDE, *s.columns(lines))
+            left = await connection.fetch(UNPLACE, business_id, platform)
+            await connection.execute(s.SET_ASIDE, [row["schedule_id"] for row in left])
             if not self.terms.keep_reviews:
                 await connection.execute(DELETE_REVIEWS, team, business_id, platform)
                 await connection.execute(DELETE_OVERVIEWS, team, business_id, platform)
@@ -229,7 +236,7 @@ class Placing:
             line = placed.line
             hours = hours_of(tier, line.type, own.get((team, line.platform, line.type)), now)
             if hours != line.hours:
-                moves.append(Move(placed.business_id, line, Line(line.platform, line.type, hours)))
+                moves.append(Move(placed, Line(line.platform, line.type, hours)))
         await self.settle(connection, (), moves)
         return len(moves)
 
@@ -237,15 +244,15 @@ class Placing:
         """Write these mappings, each into the seat that is its turn."""
         if not new and not moves:
             return
-        sources = {move.source for move in moves}
+        sources = {move.placed.line for move in moves}
         targets = [*(n.line for n in new), *(m.line for m in moves)]
         await s.hold_lines(connection, sources.union(targets))
         chosen = await self.choose(connection, targets)
         if new:
             await _insert(connection, new, chosen[: len(new)])
         if moves:
-            await _move(connection, moves, chosen[len(new) :])
-            await connection.execute(s.SET_ASIDE, *s.columns(sources))
+            left = await _move(connection, moves, chosen[len(new) :])
+            await connection.execute(s.SET_ASIDE, left)
 
     async def choose(self, connection: Connection, lines: Sequence[Line]) -> list[int]:
         """The id of a batch for each, in turn; batches that are missing are made, those set aside taken up again."""
@@ -294,14 +301,16 @@ async def _insert(connection: Connection, new: Sequence[New], chosen: Sequence[i
     )
 
 
-async def _move(connection: Connection, moves: Sequence[Move], chosen: Iterable[int]) -> None:
-    await connection.execute(
+async def _move(connection: Connection, moves: Sequence[Move], chosen: Iterable[int]) -> list[int]:
+    """The ids of the batches that these left."""
+    rows = await connection.fetch(
         s.MOVE,
-        [m.business_id for m in moves],
+        [m.placed.business_id for m in moves],
         [m.line.platform for m in moves],
         [m.line.type for m in moves],
         list(chosen),
     )
+    return list({row["schedule_id"] for row in rows})
 
 
 def no_business(business_id: int, platform: Platform | None = None) -> Refused:

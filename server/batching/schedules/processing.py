@@ -7,8 +7,12 @@ in its turn; a page is fetched and read without a transaction, off the event loo
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
+import asyncpg
 import structlog
 
 from server.batching.loop import Occasion, Turn
@@ -16,16 +20,39 @@ from server.batching.schedules import attribution, hooks, intents
 from server.batching.schedules.floor import Floor, Tally
 from server.batching.schedules.harvest import Harvest, read
 from server.batching.schedules.outcomes import Intent, Seen, match
-from server.batching.schedules.store import SERVICE, act_as, settled
+from server.batching.schedules.store import BY_KEYS, settled
 from server.edge import apify
 from server.edge.postgres import Connection
+from server.edge.tasks import abreast
 
 DELIVERIES_A_TURN: Final = 20
 PAGES_A_TURN: Final = 10
+SMALL_ITEMS: Final = 100
+"""Pages with no more items are stored together, in one transaction."""
+READ_HERE_BYTES: Final = 32 << 10
+"""A page of so many bytes is read within a millisecond or two; a larger one in a thread."""
+PAGES_ABREAST: Final = 3
+"""One is fetched while another is read and a third is written."""
 TROUBLES_MOST: Final = 3
-"""After so many webhooks whose runs can't be asked about, the turn ends."""
+"""After so many webhooks whose runs can't be asked about, or pages that can't be had, the turn ends."""
 
 log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What the provider says of a delivery's run: it, when it has ended and is ours; else why there is nothing to go on with.
+    `retryable`: the provider could not be asked."""
+
+    delivery: hooks.Waiting
+    run: apify.Run | None
+    error: str | None = None
+    retryable: bool = False
+
+    @property
+    def done(self) -> bool:
+        """Is the delivery worked on? What can't be sorted out becomes so in time; what could not be asked about does not."""
+        return self.error is None or (self.delivery.foreign_by_now and not self.retryable)
 
 
 class Processing:
@@ -51,46 +78,70 @@ class Processing:
         return tally.turn()
 
     async def _take_deliveries(self, tally: Tally) -> None:
+        """Ask about a slice of them, one after the other, then note what was said of all in one transaction."""
         async with self._floor.acting() as connection:
             waiting = await hooks.waiting(connection, DELIVERIES_A_TURN)
-        troubles = 0
+        looks: list[Look] = []
+        troubles: list[apify.Retryable] = []
         for delivery in waiting:
             try:
-                error = await self._take(delivery)
+                looks.append(await self._look(delivery))
             except apify.Retryable as trouble:
                 # One run that can't be asked about holds up no other; several are the provider's own trouble.
-                troubles += 1
-                await self._put_away(delivery, trouble.message, False, tally)
-                if troubles == TROUBLES_MOST:
-                    raise
-            else:
-                await self._put_away(delivery, error, error is None or delivery.foreign_by_now, tally)
+                troubles.append(trouble)
+                looks.append(Look(delivery, None, trouble.message, retryable=True))
+                if len(troubles) == TROUBLES_MOST:
+                    break
+        if looks:
+            await self._note(await self._sorted_out(looks), tally)
+        if len(troubles) == TROUBLES_MOST:
+            raise troubles[-1]
 
-    async def _put_away(self, delivery: hooks.Waiting, error: str | None, done: bool, tally: Tally) -> None:
-        async with self._floor.acting() as connection:
-            if done:
-                await hooks.done(connection, delivery.id, error)
-                tally.done += 1
-            else:
-                await hooks.later(connection, delivery.id, error or "")
-                tally.deferred += 1
-        tally.add("webhooks")
-
-    async def _take(self, delivery: hooks.Waiting) -> str | None:
+    async def _look(self, delivery: hooks.Waiting) -> Look:
         """What the provider itself says of the run; why nothing can be done with it as yet."""
         try:
             run = await self._floor.provider.apify.run(delivery.run_id)
         except apify.NotFound as trouble:
-            return trouble.message
-        if not run.ended:
-            return f"the provider says that the run is {run.status}"
+            return Look(delivery, None, trouble.message)
+        return (
+            Look(delivery, run)
+            if run.ended
+            else Look(delivery, None, f"the provider says that the run is {run.status}")
+        )
+
+    async def _sorted_out(self, looks: Sequence[Look]) -> list[Look]:
+        """Runs that are none of ours, unless they become so, are no runs to go on with."""
+        ended = [look.run.id for look in looks if look.run is not None]
+        if not ended:
+            return list(looks)
         async with self._floor.acting() as connection:
-            known = await intents.of_run(connection, run.id)
-        if known is None and not await self._claim_stranger(delivery, run):
-            return "the run is none of ours"
-        async with self._floor.acting() as connection:
-            await self._floor.ended(connection, run)
-        return None
+            ours = await intents.taken(connection, ended)
+        return [await self._ours(look, ours) for look in looks]
+
+    async def _ours(self, look: Look, ours: set[str]) -> Look:
+        if look.run is None or look.run.id in ours:
+            return look
+        try:
+            claimed = await self._claim_stranger(look.delivery, look.run)
+        except apify.Retryable as trouble:
+            return Look(look.delivery, None, trouble.message, retryable=True)
+        return look if claimed else Look(look.delivery, None, "the run is none of ours")
+
+    async def _note(self, looks: Sequence[Look], tally: Tally) -> None:
+        """One transaction: the runs that have ended, and what became of each delivery."""
+        ended = {look.run.id: look.run for look in looks if look.run is not None}
+        tried = [hooks.Tried(look.delivery.id, look.error, look.done) for look in looks]
+
+        async def work(connection: Connection) -> None:
+            if ended:
+                await self._floor.ended(connection, list(ended.values()))
+            await hooks.tried(connection, tried)
+
+        await settled(self._floor.db, work, BY_KEYS)
+        done = sum(one.done for one in tried)
+        tally.done += done
+        tally.deferred += len(tried) - done
+        tally.add("webhooks", len(tried))
 
     async def _claim_stranger(self, delivery: hooks.Waiting, run: apify.Run) -> bool:
         """A webhook that was faster than the answer to the start: the note says whose run it is, its input proves it."""
@@ -107,33 +158,46 @@ class Processing:
         return adopted
 
     async def _attribute_some(self, tally: Tally) -> bool:
-        """Whether there is more to do at once."""
-        for _ in range(PAGES_A_TURN):
+        """Pages, each run in its turn; whether there is more to do at once."""
+        left = PAGES_A_TURN
+        while left:
             async with self._floor.acting() as connection:
-                ended = await intents.pick(connection)
-            if ended is None:
+                picked = await intents.pick(connection, left)
+            troubles: list[Exception] = []
+            pages = await abreast([partial(self._bring, ended, tally, troubles) for ended in picked], PAGES_ABREAST)
+            await self._store_small([page for page in pages if page is not None and _small(page)], tally, troubles)
+            if troubles:
+                raise troubles[0]
+            if len(picked) < left and all(page is not None and page.last for page in pages):
                 return False
-            await self._attribute(ended, tally)
+            left -= len(picked)
         return True
 
-    async def _attribute(self, ended: intents.Ended, tally: Tally) -> None:
-        page = await self._page(ended)
+    async def _bring(self, ended: intents.Ended, tally: Tally, troubles: list[Exception]) -> attribution.Brought | None:
+        """The next page of a run, stored unless it is a small one; None when something went wrong with it, or with several others.
+
+        Whatever went wrong is raised when the other runs have had their turn: they are picked together again and again."""
+        if len(troubles) == TROUBLES_MOST:
+            return None
+        try:
+            brought = await self._read(ended, await self._page(ended))
+            if not _small(brought):
+                await self._store([brought], tally)
+        except Exception as trouble:  # noqa: BLE001 - raised by the caller
+            troubles.append(trouble)
+            return None
+        return brought
+
+    async def _read(self, ended: intents.Ended, page: apify.Page | None) -> attribution.Brought:
+        run, at = ended.intent.id, ended.page
         if page is None:
-            stored, last = await self._store(ended, None, 0, True), True
-        else:
+            return attribution.Brought(run, at, None, 0, last=True)
+        if len(page.body) > READ_HERE_BYTES:
             harvest = await asyncio.to_thread(_harvest, ended.intent, page.body)
-            last = page.count == 0 or (
-                page.count < self._floor.terms.page_items and page.offset + page.count >= page.total
-            )
-            stored = await self._store(ended, harvest, page.count, last)
-        if stored is None:
-            tally.deferred += 1
-            return
-        tally.done += 1
-        tally.add("items", stored.attributed + stored.unasked)
-        tally.add("unasked", stored.unasked)
-        tally.add("written", stored.written)
-        tally.add("settled", int(last))
+        else:
+            harvest = _harvest(ended.intent, page.body)
+        short = page.count < self._floor.terms.page_items and page.offset + page.count >= page.total
+        return attribution.Brought(run, at, harvest, page.count, last=page.count == 0 or short)
 
     async def _page(self, ended: intents.Ended) -> apify.Page | None:
         """The next items; None when there is no dataset, or no longer."""
@@ -145,25 +209,38 @@ class Processing:
             log.warning("dataset gone", intent=ended.intent.key, dataset=ended.dataset_id)
             return None
 
-    async def _store(
-        self, ended: intents.Ended, harvest: Harvest | None, count: int, last: bool
-    ) -> attribution.Stored | None:
-        """One transaction; None when somebody else has stored this page."""
+    async def _store_small(self, pages: Sequence[attribution.Brought], tally: Tally, troubles: list[Exception]) -> None:
+        """All of them together, or each by itself when there is one among them that can't be stored."""
+        if not pages:
+            return
+        try:
+            await self._store(pages, tally)
+        except asyncpg.PostgresError as trouble:
+            if len(pages) == 1:
+                troubles.append(trouble)
+                return
+            for page in pages:
+                await self._store_small([page], tally, troubles)
 
-        async def work(connection: Connection) -> attribution.Stored | None:
-            await act_as(connection, SERVICE)
-            held = await attribution.hold(connection, ended.intent.id, ended.page)
-            if held is None:
-                return None
-            stored = attribution.Stored()
-            if harvest is not None:
-                stored, held = await attribution.store(connection, held, harvest, count)
-            if last:
-                missing = await attribution.settle(connection, held, self._floor.terms.ladder)
-                log.info("run settled", intent=ended.intent.key, state=held.state, missing=missing)
-            return stored
+    async def _store(self, pages: Sequence[attribution.Brought], tally: Tally) -> None:
+        """One transaction."""
 
-        return await settled(self._floor.db, work)
+        async def work(connection: Connection) -> attribution.Stored:
+            return await attribution.store(connection, pages, self._floor.terms.ladder)
+
+        stored = await settled(self._floor.db, work, BY_KEYS)
+        for one in stored.settled:
+            log.info("run settled", intent=one.intent.key, state=one.state, missing=one.missing)
+        tally.done += stored.pages
+        tally.deferred += len(pages) - stored.pages
+        tally.add("items", stored.attributed + stored.unasked)
+        tally.add("unasked", stored.unasked)
+        tally.add("written", stored.written)
+        tally.add("settled", len(stored.settled))
+
+
+def _small(page: attribution.Brought) -> bool:
+    return page.harvest is None or page.harvest.items <= SMALL_ITEMS
 
 
 def _harvest(intent: Intent, body: bytes) -> Harvest:

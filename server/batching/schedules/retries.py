@@ -85,7 +85,7 @@ where r.state = 'running' and r.lease_until < clock_timestamp() and w.attempts =
     and not exists (select from schedules.provider_run p where p.id = r.run_id and p.processed_at is null)"""
 SKIPPED: Final = """
 update schedules.retry set state = 'resolved', settled_at = clock_timestamp(), lease_until = null
-where run_id = $1 and state = 'running'"""
+where run_id = any ($1::bigint[]) and state = 'running'"""
 REVIVE: Final = """
 insert into schedules.retry as r (team, business_id, platform, type, next_retry_at, last_error)
 select m.team, m.business_id, m.platform, m.type, clock_timestamp(), 'asked for by an administrator'
@@ -117,9 +117,9 @@ async def enqueue(connection: Connection, intent: Intent, missing: Sequence[str]
     return _count(await connection.execute(ENQUEUE, *values))
 
 
-async def resolve(connection: Connection, intent: Intent, found: Sequence[str]) -> int:
+async def resolve(connection: Connection, found: Sequence[tuple[Intent, Sequence[str]]]) -> None:
     """Whatever was found has not failed, in whichever team and by whichever run."""
-    return _count(await connection.execute(RESOLVE, intent.platform, intent.type, list(found))) if found else 0
+    await connection.executemany(RESOLVE, [(intent.platform, intent.type, list(names)) for intent, names in found])
 
 
 async def claim(connection: Connection, platform: str, places: int) -> list[Claimed]:
@@ -141,9 +141,9 @@ async def orphans(connection: Connection, ladder: Ladder) -> int:
     return _count(await connection.execute(ORPHANS, ORPHAN, ladder.after_retries, ladder.retries))
 
 
-async def skipped(connection: Connection, run: int) -> None:
+async def skipped(connection: Connection, runs: Sequence[int]) -> None:
     """There was nothing to ask for any more (the business is paused): no retry is owed."""
-    await connection.execute(SKIPPED, run)
+    await connection.execute(SKIPPED, list(runs))
 
 
 async def revive(connection: Connection, business: int, platform: str | None, type: str | None) -> int:

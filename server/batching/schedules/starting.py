@@ -23,6 +23,8 @@ from server.edge import apify
 DUE_A_TURN: Final = 200
 STARTS_A_TURN: Final = 10
 """Calls that one turn makes one after the other; then the next turn goes on."""
+NOTE_WITHIN_S: Final = 1.0
+"""Answers are noted together, but none of them waits for a slow call for much longer than this."""
 POLLS_A_TURN: Final = 20
 LOST_A_TURN: Final = 50
 
@@ -50,43 +52,55 @@ class Starting:
         return tally.turn()
 
     async def _start_some(self, tally: Tally) -> None:
-        for _ in range(STARTS_A_TURN):
-            claimed = await self._claim(tally)
-            if claimed is None:
-                return
-            if not await self._start(*claimed, tally):
-                return
-        tally.more = True
+        """Claim a slice of the intents at once, then ask for their runs one after the other."""
+        began = self._floor.clock.monotonic()
+        async with self._floor.acting() as connection:
+            claimed = await intents.claim(connection, self._floor.terms.runs_most, STARTS_A_TURN)
+            skipped = [intent.id for intent, state in claimed if state == "skipped"]
+            if skipped:
+                await retries.skipped(connection, skipped)
+        if skipped:
+            tally.done += len(skipped)
+            tally.add("skipped", len(skipped))
+        went_on = await self._start_all([intent for intent, state in claimed if state != "skipped"], began, tally)
+        tally.more = tally.more or (went_on and (bool(skipped) or len(claimed) == STARTS_A_TURN))
 
-    async def _claim(self, tally: Tally) -> tuple[Intent, float] | None:
-        """The next intent that has somebody to ask for, and when it was claimed."""
-        while True:
-            began = self._floor.clock.monotonic()
-            async with self._floor.acting() as connection:
-                claimed = await intents.claim(connection, self._floor.terms.runs_most)
-                if claimed is not None and claimed[1] == "skipped":
-                    await retries.skipped(connection, claimed[0].id)
-            if claimed is None:
-                return None
-            if claimed[1] != "skipped":
-                return claimed[0], began
-            tally.done += 1
-            tally.add("skipped")
+    async def _start_all(self, claimed: Sequence[Intent], claimed_at: float, tally: Tally) -> bool:
+        """Whether it makes sense to go on with others; those that were not asked for are as they were."""
+        started: list[tuple[int, apify.Run]] = []
+        noted_at = claimed_at
+        for number, intent in enumerate(claimed):
+            now = self._floor.clock.monotonic()
+            if started and now - noted_at > NOTE_WITHIN_S:
+                await self._started(started, tally)
+                started, noted_at = [], now
+            if now - claimed_at > outcomes.HESITATION_S or not await self._start(intent, started, tally):
+                await self._started(started, tally)
+                return await self._leave(claimed[number:], tally)
+        await self._started(started, tally)
+        return True
 
-    async def _start(self, intent: Intent, claimed_at: float, tally: Tally) -> bool:
+    async def _start(self, intent: Intent, started: list[tuple[int, apify.Run]], tally: Tally) -> bool:
         """Ask for its run, once; whether it makes sense to go on with the next."""
-        if self._floor.clock.monotonic() - claimed_at > outcomes.HESITATION_S:
-            tally.deferred += 1
-            return False
         try:
             run = await self._floor.provider.start(intent)
         except apify.Trouble as trouble:
             return await self._not_started(intent, trouble, tally)
-        await self._floor.adopt(intent.id, run)
+        started.append((intent.id, run))
         log.info("run started", run=run.id, intent=intent.key, asked=len(intent.identifiers))
-        tally.done += 1
-        tally.add("started")
         return True
+
+    async def _started(self, started: Sequence[tuple[int, apify.Run]], tally: Tally) -> None:
+        if started:
+            await self._floor.adopt_all(started)
+            tally.done += len(started)
+            tally.add("started", len(started))
+
+    async def _leave(self, rest: Sequence[Intent], tally: Tally) -> bool:
+        """These are for a later turn; the first of them may have been asked for, and then its row says so."""
+        async with self._floor.acting() as connection:
+            tally.deferred += await intents.release(connection, rest)
+        return False
 
     async def _not_started(self, intent: Intent, trouble: apify.Trouble, tally: Tally) -> bool:
         async with self._floor.acting() as connection:
@@ -161,7 +175,7 @@ class Starting:
             run = replace(run, started_ms=self._floor.clock.now_ms())
         async with self._floor.acting() as connection:
             if run.ended:
-                await self._floor.ended(connection, run)
+                await self._floor.ended(connection, [run])
             else:
                 await intents.looked(connection, one.intent.id)
         tally.done += 1

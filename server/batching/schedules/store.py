@@ -35,6 +35,13 @@ ACT_AS: Final = """
 select set_config('idle_in_transaction_session_timeout', '30s', true), set_config('role', $1, true),
     set_config('batchcast.team', $2, true)"""
 
+AS_SERVICE: Final = f"""
+set local idle_in_transaction_session_timeout = '30s'; set local role {SERVICE}; set local batchcast.team = ''"""
+"""ACT_AS of the service, to open a transaction with."""
+BY_KEYS: Final = f"{AS_SERVICE}; set local enable_seqscan = off"
+"""The same where every statement names its rows by their keys. A plan that was made while a table was small must not read all of
+it when it has grown: nothing tells PostgreSQL so before it next looks at the table by itself."""
+
 MAKE_TEAMS: Final = """
 insert into schedules.team (team, tier) select * from unnest($1::text[], $2::text[]) on conflict (team) do nothing"""
 LOCK_TEAMS: Final = """
@@ -75,14 +82,12 @@ on conflict (platform, type, interval_hours, batch_index) do nothing
 returning id, platform, type, interval_hours, batch_index"""
 REOPEN: Final = "update schedules.schedule set active = true where id = any ($1::bigint[]) and not active"
 SET_ASIDE: Final = """
-update schedules.schedule s set active = false
-from unnest($1::text[], $2::text[], $3::int[]) as l (platform, type, hours)
-where s.platform = l.platform and s.type = l.type and s.interval_hours = l.hours
-    and s.batch_index > 0 and s.businesses = 0 and s.active"""
+update schedules.schedule set active = false
+where id = any ($1::bigint[]) and batch_index > 0 and businesses = 0 and active"""
 
 # By the key, business by business (`offset 0` keeps the planner from anything else): a team has few of so many.
 MAPPINGS_OF: Final = """
-select m.business_id, m.team, m.platform, m.type, s.interval_hours
+select m.business_id, m.platform, m.type, s.interval_hours
 from schedules.business b
 cross join lateral (select * from schedules.mapping m where m.business_id = b.id offset 0) m
 join schedules.schedule s on s.id = m.schedule_id
@@ -94,7 +99,9 @@ select * from unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::bigin
 MOVE: Final = """
 update schedules.mapping m set schedule_id = u.schedule_id
 from unnest($1::bigint[], $2::text[], $3::text[], $4::bigint[]) as u (business_id, platform, type, schedule_id)
-where m.business_id = u.business_id and m.platform = u.platform and m.type = u.type"""
+join schedules.mapping before on before.business_id = u.business_id and before.platform = u.platform and before.type = u.type
+where m.business_id = u.business_id and m.platform = u.platform and m.type = u.type
+returning before.schedule_id"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,18 +119,17 @@ class Terms:
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """One mapping as it is moved: a business on a platform, one type, and the line that it is in."""
+    """One mapping: a business on a platform, one type, and the line that it is in."""
 
     business_id: int
-    team: str
     line: Line
 
 
-async def settled(db: Database, work: Callable[[Connection], Awaitable[T]]) -> T:
+async def settled(db: Database, work: Callable[[Connection], Awaitable[T]], opening: str = "") -> T:
     """The work in a transaction of its own; again from the start when it was ended for another one's sake."""
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            async with db.transaction() as connection:
+            async with db.transaction(opening) as connection:
                 return await work(connection)
         except (asyncpg.DeadlockDetectedError, asyncpg.SerializationError):
             if attempt == ATTEMPTS:
@@ -176,7 +182,7 @@ async def mappings_of(
 ) -> list[Placed]:
     """A team's mappings, each with the line that it is in."""
     rows = await connection.fetch(MAPPINGS_OF, team, platforms, types)
-    return [Placed(r[0], r[1], Line(r[2], r[3], r[4])) for r in rows]
+    return [Placed(r[0], Line(r[1], r[2], r[3])) for r in rows]
 
 
 # Lines and their batches
@@ -238,10 +244,9 @@ async def make_lines(db: Database, lines: Iterable[Line], terms: Terms, now: dt.
     """Give each of these lines its batch 0; one that somebody else made meanwhile is left alone."""
 
     async def work(connection: Connection) -> None:
-        await act_as(connection, SERVICE)
         await make_batches(connection, [(line, 0) for line in sorted(lines)], terms, now)
 
-    await settled(db, work)
+    await settled(db, work, AS_SERVICE)
 
 
 async def make_batches(

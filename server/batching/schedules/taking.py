@@ -18,11 +18,14 @@ from server.batching.schedules.placing import New, Placing
 from server.batching.schedules.plan import TYPES, Line, Platform, Tier, hours_of
 from server.batching.schedules.rows import Row, Unusable, read
 from server.edge.postgres import Connection
+from server.edge.tasks import both
 from server.errors import Code, Refused
 from server.protocol.intake import Format, reader
 
 CHUNK: Final = 2_000
 """Rows in a transaction."""
+AT_ONCE: Final = 50
+"""Rows that are read in one go: a millisecond or two."""
 
 BEGIN: Final = """
 insert into schedules.intake (file) values ($1)
@@ -92,25 +95,35 @@ class Taking:
 
         A key that has come to its end begins anew, and finds everything known."""
         taken = await self._begin(key)
-        rows = reader(fmt)
-        count = 0
-        waiting: list[Row | Unusable] = []
-        async for chunk in _and_end(chunks):
-            for value in rows.close() if chunk is None else rows.feed(chunk):
-                if count >= taken.resumed_at:
-                    waiting.append(read(count, value))
-                count += 1
-                if len(waiting) == CHUNK:
-                    taken = await self._store(key, taken, waiting, told)
-                    waiting = []
-        if waiting:
-            taken = await self._store(key, taken, waiting, told)
+        slices = self._slices(fmt, chunks, taken.resumed_at)
+        waiting = await anext(slices, None)
+        while waiting:
+            # PostgreSQL writes one slice while the next one is read.
+            taken, waiting = await both(self._store(key, taken, waiting, told), anext(slices, None))
         await self._finish(key)
         return taken
 
+    async def _slices(
+        self, fmt: Format, chunks: AsyncIterable[bytes], skipped: int
+    ) -> AsyncIterator[list[Row | Unusable]]:
+        """The rows of a file but for the first so many, CHUNK at a time; between a few of them others get on."""
+        rows, count = reader(fmt), 0
+        waiting: list[Row | Unusable] = []
+        async for chunk in _and_end(chunks):
+            for value in rows.close() if chunk is None else rows.feed(chunk):
+                if count >= skipped:
+                    waiting.append(read(count, value))
+                count += 1
+                if not count % AT_ONCE:
+                    await self._placing.give_way()
+                if len(waiting) == CHUNK:
+                    yield waiting
+                    waiting = []
+        if waiting:
+            yield waiting
+
     async def _begin(self, key: str) -> Taken:
         async def work(connection: Connection) -> Taken:
-            await s.act_as(connection, s.SERVICE)
             row = await connection.fetchrow(BEGIN, key)
             assert row is not None
             return Taken(row["rows"], row["placed"], row["known"], row["refused"], resumed_at=row["rows"])
@@ -119,7 +132,6 @@ class Taking:
 
     async def _finish(self, key: str) -> None:
         async def work(connection: Connection) -> None:
-            await s.act_as(connection, s.SERVICE)
             await connection.execute(FINISH, key)
 
         await self._placing.run(work)
@@ -130,7 +142,6 @@ class Taking:
         unusable = [entry for entry in entries if isinstance(entry, Unusable)]
 
         async def work(connection: Connection) -> tuple[Taken, list[Unusable]]:
-            await s.act_as(connection, s.SERVICE)
             placed, known, conflicts = await self._place(connection, rows) if rows else (0, 0, [])
             taken = replace(
                 before,

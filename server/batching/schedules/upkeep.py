@@ -83,13 +83,12 @@ class Upkeep:
         """What there is to do now, by line; of a line the first of the actions that finds anything."""
 
         async def work(connection: Connection) -> list[Proposal]:
-            await s.act_as(connection, s.SERVICE)
             lines: dict[Line, list[Seat]] = {}
             for row in await connection.fetch(ALL):
                 lines.setdefault(Line(row[0], row[1], row[2]), []).append(Seat(*row[3:]))
             return [p for at in sorted(lines) if line in (None, at) and (p := self._proposal(at, lines[at], actions))]
 
-        return await self._placing.run(work)
+        return await self._placing.survey(work)
 
     async def balance(
         self, who: Identity | None, actions: Sequence[Action] = ACTIONS, line: Line | None = None
@@ -120,7 +119,6 @@ class Upkeep:
         s.checked_admin(who)
 
         async def work(connection: Connection) -> int:
-            await s.act_as(connection, s.SERVICE)
             found = await connection.fetchrow(ONE, schedule_id)
             if found is None:
                 raise Refused(Code.NOT_FOUND, f"there is no schedule {schedule_id}", field="id")
@@ -135,7 +133,6 @@ class Upkeep:
         """Give all batches the capacity that is set now; how many had another. Those too full are relieved by `balance`."""
 
         async def work(connection: Connection) -> int:
-            await s.act_as(connection, s.SERVICE)
             tags = [await connection.execute(CAPACITY, p, c) for p, c in sorted(self._placing.terms.capacities.items())]
             return sum(int(tag.split()[-1]) for tag in tags)
 
@@ -145,7 +142,6 @@ class Upkeep:
         """Remove what was noted before that time; how many rows, and whether there may be more."""
 
         async def work(connection: Connection) -> int:
-            await s.act_as(connection, s.SERVICE)
             await connection.execute(FORGET_INTAKES, before)
             return int((await connection.execute(FORGET_HISTORY, before, limit)).split()[-1])
 
@@ -170,7 +166,6 @@ class Upkeep:
         """Plan under the lock and do it; what was done, and whether the plan was cut short."""
 
         async def work(connection: Connection) -> tuple[Plan, bool]:
-            await s.act_as(connection, s.SERVICE)
             await s.hold_lines(connection, [line])
             held = await s.whole(connection, line)
             plan = self._plan(action, line, held.seats[line])
@@ -187,7 +182,6 @@ class Upkeep:
 
     async def _note(self, who: Identity, actions: Sequence[Action], line: Line | None, done: Sequence[Proposal]) -> int:
         async def work(connection: Connection) -> int:
-            await s.act_as(connection, s.SERVICE)
             after = {
                 "lines": len({p.line for p in done}),
                 "moves": sum(p.plan.moves for p in done),

@@ -6,7 +6,7 @@
     schedules.checking.validate()    taking.take_in(...)        due(...)
 
 Loops, all of them the leader's: `schedules-expire` moves back the businesses of intervals that have run out, `schedules-balance`
-consolidates and rebalances once a day (Terms.balance switches it off; `loops run` still takes a turn), `schedules-tidy` forgets what is
+consolidates and rebalances every night (Terms.balance switches it off; `loops run` still takes a turn), `schedules-tidy` forgets what is
 old and gives batches the capacity that is set.
 """
 
@@ -30,7 +30,8 @@ from server.edge.clock import Clock
 from server.edge.postgres import Database
 
 EXPIRE_MS: Final = 60_000
-BALANCE_MS: Final = 86_400_000
+BALANCE_CRON: Final = "17 3 * * *"
+"""At night (UTC). By the clock on the wall: a day counted from the start would never be over on a server that is restarted daily."""
 TIDY_MS: Final = 3_600_000
 
 Turning: TypeAlias = Callable[[Occasion], Awaitable[Turn]]
@@ -59,13 +60,16 @@ class Schedules:
     ) -> None:
         """Put the loops on the panel."""
 
-        def add(name: str, turn: Turning, interval_ms: int, paused: bool = False) -> Loop:
+        def add(
+            name: str, turn: Turning, interval_ms: int | None = None, cron: str | None = None, paused: bool = False
+        ) -> Loop:
             loop = Loop(
                 name,
                 turn,
                 clock=self._clock,
                 record=record,
                 interval_ms=interval_ms,
+                cron=cron,
                 may_run=leads,
                 leader=leader,
                 paused=paused,
@@ -73,7 +77,7 @@ class Schedules:
             return panel.add(loop)
 
         add("schedules-expire", self.expire_turn, EXPIRE_MS)
-        add("schedules-balance", self.balance_turn, BALANCE_MS, paused=not self.terms.balance)
+        add("schedules-balance", self.balance_turn, cron=BALANCE_CRON, paused=not self.terms.balance)
         add("schedules-tidy", self.tidy_turn, TIDY_MS)
 
     async def due(self, limit: int, fence: dispatch.Fence) -> dispatch.Due:

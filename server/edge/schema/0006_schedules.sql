@@ -104,8 +104,8 @@ create index mapping_schedule on schedules.mapping (schedule_id);
 create index mapping_returned on schedules.mapping (returned, platform, type) where returned is not null;
 
 -- Keeps businesses and input_version: the net of a statement, once a statement. A batch may hold more than its capacity only
--- when that was lowered under it; then it can only lose.
-create function schedules.count_businesses() returns trigger language plpgsql as $$
+-- when that was lowered under it; then it can only lose. Batches are found by their key, however many there are.
+create function schedules.count_businesses() returns trigger language plpgsql set enable_seqscan = off as $$
 declare
     full_id bigint;
 begin

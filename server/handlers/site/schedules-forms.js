@@ -47,8 +47,8 @@ export function resumeSchedule(batch, { done }) {
 // ---- evening out --------------------------------------------------------------------------------------------------
 
 const BALANCES = {
-  rebalance: { title: "Rebalance", about: "Moves businesses between the batches of a schedule where their loads differ by more than 20 % of the mean.", did: "Rebalanced", nothing: "Nothing to even out: no schedule’s batches differ enough." },
-  consolidate: { title: "Consolidate", about: "Empties batches that hold less than 30 % of what they may, the smallest first, into others of the same schedule, and sets them aside.", did: "Consolidated", nothing: "Nothing to consolidate: no batch is that empty, or the others have no room." },
+  rebalance: { title: "Rebalance", about: "Moves businesses between the batches of a schedule where their loads differ by more than 20 % of the mean.", did: "Rebalanced", nothing: "nothing to do, no batches differ by more than 20 % of the mean." },
+  consolidate: { title: "Consolidate", about: "Empties batches that hold less than 30 % of what they may, the smallest first, into others of the same schedule, and sets them aside.", did: "Consolidated", nothing: "nothing to do, no batch under 30 % would fit into others." },
 };
 
 const PLAN_COLUMNS = [
@@ -57,13 +57,14 @@ const PLAN_COLUMNS = [
   { key: "words", name: "How", type: "words" },
 ];
 
-/** Asks what would be done, shows it, and does it when told to. `line`: only that schedule. */
+/** Asks what would be done, shows it, and does it when told to; where it is nothing, answers with words that say so. `line`: only that
+ * schedule. */
 export async function balance(action, { line = null, done }) {
   const { title, about, did, nothing } = BALANCES[action];
   const body = line === null ? {} : { platform: line.platform, type: line.type, hours: line.hours };
   const preview = await api(`/admin/schedules/${action}`, { method: "POST", body: { ...body, preview: true } });
   const where = line === null ? "all schedules" : lineWords(line);
-  if (preview.plans.length === 0) return dialogWith(`${title}: ${where}`, [says(about), says(nothing)], "Close", async () => true, { dismiss: "Back" });
+  if (preview.plans.length === 0) return `${title}, ${where}: ${nothing}`;
   const place = element("div");
   const sum = [businesses(preview.moves), preview.created > 0 ? `${batches(preview.created)} made` : null, preview.retired > 0 ? `${batches(preview.retired)} set aside` : null].filter(Boolean).join(", ");
   const dialog = changeDialog(`${title}: ${where}`, [says(about), place, says(`To move: ${sum}, in ${count(preview.lines, "schedule")}. Each keeps its interval and goes on with the next run of its new batch.`)], `Move ${businesses(preview.moves)}`, (form) => busyWhile(form, async () => {
@@ -73,7 +74,7 @@ export async function balance(action, { line = null, done }) {
   }));
   dialog.classList.add("wide");
   new Table(place, { caption: `what to ${action}`, columns: PLAN_COLUMNS, sort: "moves", empty: nothing }).setRows(preview.plans.map(planRow));
-  return dialog;
+  return null;
 }
 
 function planRow(plan) {
@@ -86,13 +87,13 @@ function planRow(plan) {
 // ---- a team -------------------------------------------------------------------------------------------------------
 
 export function changeTier(view, { done }) {
-  const intervals = ({ reviews, overview }) => `reviews ${every(reviews)}, overviews ${every(overview)}`;
+  const intervals = ({ reviews, overview }) => `reviews ${reviews} h, overviews ${overview} h`;
   const tiers = element("fieldset", { class: "field" }, element("legend", {}, "Tier"), ...Object.entries(TIERS).map(([tier, hours]) => radio("tier", tier, `${tier}: ${intervals(hours)}`, tier === view.tier)));
   const words = says();
   const chosen = () => tiers.querySelector(":checked").value;
   const say = () => {
     const lost = chosen() !== OWN_TIER && view.own.length > 0 ? ` Its ${count(view.own.length, "interval")} of its own end with it.` : "";
-    words.textContent = chosen() === view.tier ? `${view.team} is ${view.tier}: nothing would change.` : `Moves the ${businesses(view.businesses)} of ${view.team} to batches of ${intervals(TIERS[chosen()])}, all at once.${lost}`;
+    words.textContent = chosen() === view.tier ? `${view.team} is ${view.tier}: nothing would change.` : `Moves the ${businesses(view.businesses)} of ${view.team} to the batches of ${chosen()} (${intervals(TIERS[chosen()])}), all at once.${lost}`;
   };
   tiers.addEventListener("change", say);
   say();
@@ -114,7 +115,7 @@ export function customInterval(view, { done }) {
   const words = says();
   const ticked = (place) => Array.from(place.querySelectorAll(":checked"), ({ value }) => value);
   const say = () => (words.textContent = intervalWords(view, { hours: hours.value, platforms: ticked(platforms), types: ticked(types), until: expires.value }));
-  const content = [field("Hours", hours, `1 to ${HOURS_MOST}; a batch of its own where it is none of ${HOURS.join(", ")}.`), element("div", { class: "pair" }, platforms, types), field("Reason", reason, "For those who ask later; kept in the history and the audit trail."),
+  const content = [field("Hours", hours, `1 to ${HOURS_MOST}; a batch of its own where it is none of ${HOURS.join(", ")}.`), element("div", { class: "ticks" }, platforms, types), field("Reason", reason, "For those who ask later; kept in the history and the audit trail."),
     field("Runs out", expires, "In your time zone; left empty, it holds until it is removed."), words];
   say();
   const dialog = changeDialog(`Own interval for ${view.team}`, content, "Set the interval", async () => {
@@ -229,5 +230,5 @@ function showRefused(name, { rows, refused, errors }) {
   const first = errors.length < refused ? `; the first ${number(errors.length)} are listed` : "";
   const dialog = dialogWith("Rows that were refused", [says(`${number(refused)} of ${count(rows, "row")} of ${name} did not go in${first}. Mend them and import the file again: what is in stays as it is.`), place], "Close", async () => true, { dismiss: "Back" });
   dialog.classList.add("wide");
-  new Table(place, { caption: `refused rows of ${name}`, columns, sort: "number", descending: false }).setRows(errors);
+  new Table(place, { caption: `refused rows of ${name}`, columns, sort: "number", descending: false }).setRows(errors.map((error) => ({ ...error, number: error.number + 1 })));
 }

@@ -2,7 +2,7 @@
  * glance, each with its load. Drawn in place from GET /admin/health and GET /admin/schedules/lines. */
 
 import { badge, count, element, exactTime, facts, icon, number, relativeTime, setText } from "./format.js";
-import { HEALTH, PLATFORMS, RETRIES, STATES, TYPES, badgeOf, batches, businesses, every, healthBadge, lineWords, loadBar, nextWords } from "./schedules-words.js";
+import { HEALTH, PLATFORMS, RETRIES, STATES, TYPES, badgeOf, batches, businesses, healthBadge, kindWords, lineWords, loadBar, nextWords } from "./schedules-words.js";
 
 const OTHERS_MOST = 40;
 const STATUS = {
@@ -84,10 +84,10 @@ export class ScheduleState {
   drawLines({ lines }) {
     this.loading.remove();
     const [base, others] = [lines.filter((line) => line.base), lines.filter((line) => !line.base && line.batches > 0)];
-    for (const line of base) this.drawCell(line, every(line.hours), (cell) => this.place.querySelector(`[data-row="${line.platform} ${line.type}"]`).after(cell));
+    for (const line of base) this.drawCell(line, `${number(line.hours)} h`, (cell) => this.place.querySelector(`[data-row="${line.platform} ${line.type}"]`).after(cell));
     this.orderCells(base);
     const shown = others.slice(0, OTHERS_MOST);
-    for (const line of shown) this.drawCell(line, lineWords(line), (cell) => this.others.append(cell));
+    for (const line of shown) this.drawCell(line, `${kindWords(line)} ${number(line.hours)} h`, (cell) => this.others.append(cell));
     this.drop(new Set([...base, ...shown].map(keyOf)));
     setText(this.otherWords, shown.length > 0 ? "Other intervals, of tiers and of teams’ own" : "");
     setText(this.rest, others.length > shown.length ? `and ${number(others.length - shown.length)} more: choose the interval among the batches.` : "");
@@ -102,13 +102,13 @@ export class ScheduleState {
       put(cell);
     }
     const next = nextWords({ ...line, paused: line.batches > 0 && line.paused === line.batches });
-    const head = element("span", { class: "line-head" }, element("b", {}, words), line.batches === 0 ? badgeOf(STATES, "empty") : healthBadge(line.health));
-    const foot = line.batches === 0 ? [element("span", {}, "no business yet")] : [element("span", {}, `${number(line.businesses)} of ${number(line.capacity)}`), element("span", { class: "faint" }, line.paused > 0 ? pausedWords(line) : next)];
+    const head = element("span", { class: "line-head" }, element("b", {}, words), line.businesses === 0 ? badgeOf(STATES, "empty") : healthBadge(line.health));
+    const foot = line.businesses === 0 ? [element("span", {}, line.batches === 0 ? "no business yet" : "no business now")] : [element("span", {}, `${number(line.businesses)} of ${number(line.capacity)}`), element("span", { class: "faint" }, line.paused > 0 ? pausedWords(line) : next)];
     const fresh = [head, loadBar(line, lineWords(line)), element("span", { class: "line-foot" }, ...foot)];
     const label = labelOf(line, next);
     if (cell.getAttribute("aria-label") !== label) cell.setAttribute("aria-label", label);
     if (cell.title !== label) cell.title = label;
-    cell.classList.toggle("line-none", line.batches === 0);
+    cell.classList.toggle("line-none", line.businesses === 0);
     if (fresh.map((node) => node.outerHTML).join("") !== cell.innerHTML) cell.replaceChildren(...fresh);
   }
 
@@ -148,7 +148,7 @@ function reachedBadge({ configured, reachable }) {
 function reasonsOf({ loops, provider, retries, permanentlyFailed }) {
   const sick = loops.filter(({ health }) => SICK.has(health)).map(({ name, health }) => `${name} is ${health}`);
   const waiting = retries.waiting + retries.running;
-  return [...sick, provider.configured && provider.reachable === false ? `the provider doesn’t answer: ${provider.message}` : null, waiting > 0 ? `${businesses(waiting)} to retry` : null,
+  return [...sick, provider.configured && provider.reachable === false ? `the provider doesn’t answer: ${provider.message}` : null, waiting > 0 ? `${number(waiting)} to retry` : null,
     permanentlyFailed > 0 ? `${number(permanentlyFailed)} given up` : null, provider.configured ? null : "no run is started without a token of the provider"].filter(Boolean);
 }
 

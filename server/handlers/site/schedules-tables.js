@@ -9,7 +9,8 @@ import { api, queryOf } from "./shell.js";
 import { Table } from "./table.js";
 
 const PAGE = 50;
-const BATCH_PAGE = 100;
+// On a phone each row is a card: more of them are a press away.
+const BATCH_PAGE = matchMedia("(max-width: 760px)").matches ? 12 : 100;
 const REFRESHED_MOST = 500;
 const SOON_DAYS = 30;
 const HOURS_TEXT = /^[1-9]\d{0,2}$/;
@@ -35,8 +36,8 @@ export function batchTable(place, { done }) {
   const columns = [
     { key: "name", name: "Batch", type: "text", format: name, csv: (words) => words },
     { key: "businesses", name: "Businesses", type: "number", format: (value, { capacity }) => `${number(value)} of ${number(capacity)}` },
-    { key: "load", name: "Load", type: "number", format: (_, batch) => loadCell(batch), csv: (load) => load },
-    { key: "health", name: "Health", type: "text", format: healthBadge, csv: (health) => health },
+    { key: "load", name: "Load", type: "number", format: (_, batch) => (batch.id === null ? "–" : loadCell(batch)), csv: (load) => load },
+    { key: "health", name: "Health", type: "text", format: (health, { id }) => (id === null ? "–" : healthBadge(health)), csv: (health) => health },
     { key: "state", name: "State", type: "text", format: (_, batch) => stateBadge(batch) },
     { key: "nextRunAtMs", name: "Next run", type: "time", format: (_, batch) => nextWords(batch), exact: exactly, csv: iso },
     { key: "lastRunAtMs", name: "Last run", type: "time", csv: iso },
@@ -190,7 +191,7 @@ const BUSINESS_COLUMNS = [
 
 /** The businesses of a team on all its platforms; `narrow` for the drawer. */
 export function businessTable(place, { team, follow, name = null, narrow = false }) {
-  const columns = narrow ? BUSINESS_COLUMNS.filter(({ key }) => key !== "identifier") : BUSINESS_COLUMNS;
+  const columns = narrow ? BUSINESS_COLUMNS.filter(({ key }) => !(key in TYPES)) : BUSINESS_COLUMNS;
   return new Table(place, {
     caption: `businesses of ${team}`, name, columns, id: ({ key }) => key, sorts: false, searches: false, stacks: true, max: REFRESHED_MOST,
     choices: [{ key: "platform", name: "Platform", options: optionsOf(PLATFORMS, "Any platform") }],

@@ -121,11 +121,13 @@ export const moment = (name, ms) => [name, ms ? relativeTime(ms) : "–", exactl
 
 const valueWords = (value) => (value === null ? "none" : Array.isArray(value) ? value.map(valueWords).join(" ") : typeof value === "object" ? JSON.stringify(value) : String(value));
 
-/** "tier: starter → enterprise, moved: 4": what a change was about. */
+const BLANK = new Set(["", null]);
+
+/** "tier: starter → enterprise, moved: 4": what a change was about, without what was blank and still is. */
 export function changeWords({ before, after }) {
   const plain = (value) => value !== null && typeof value === "object" && !Array.isArray(value);
   if (!plain(before) && !plain(after)) return [before, after].filter((value) => value !== null && value !== undefined).map(valueWords).join(" → ");
   const [old, now] = [plain(before) ? before : {}, plain(after) ? after : {}];
   const line = (key) => [key in old ? valueWords(old[key]) : null, key in now ? valueWords(now[key]) : null].filter((words) => words !== null).join(" → ");
-  return [...new Set([...Object.keys(old), ...Object.keys(now)])].map((key) => `${key}: ${line(key)}`).join(", ");
+  return [...new Set([...Object.keys(old), ...Object.keys(now)])].filter((key) => !BLANK.has(old[key] ?? null) || !BLANK.has(now[key] ?? null)).map((key) => `${key}: ${line(key)}`).join(", ");
 }

@@ -256,16 +256,6 @@ export const field = (words, control, help = null) => element("label", { class: 
 /** Ends a sentence about a change: the entry in the audit log that remembers it. */
 export const audited = (auditId) => (auditId === null || auditId === undefined ? "" : ` Audit ${auditId}.`);
 
-/** A moving bar while the server works on it, for what is answered only when it is done. */
-export function busyWhile(form, work) {
-  const bar = element("progress", { "aria-label": "Under way" });
-  form.querySelector(".dialog-actions").before(bar);
-  return work().finally(() => bar.remove());
-}
-
-/** A key for what must not be done twice: sent again with it, it is still the same thing. */
-export const newKey = () => Array.from(crypto.getRandomValues(new Uint8Array(12)), (byte) => byte.toString(16).padStart(2, "0")).join("");
-
 /** Put these into the address (null: leave out), so that a link shows the same view. */
 export function keepInAddress(values) {
   const query = new URLSearchParams(location.search);
@@ -275,6 +265,16 @@ export function keepInAddress(values) {
   }
   history.replaceState(null, "", `${location.pathname}${query.size > 0 ? `?${query}` : ""}${location.hash}`);
 }
+
+/** A moving bar while the server works on it, for what is answered only when it is done. */
+export function busyWhile(form, work) {
+  const bar = element("progress", { "aria-label": "Under way" });
+  form.querySelector(".dialog-actions").before(bar);
+  return work().finally(() => bar.remove());
+}
+
+/** A key for what must not be done twice: sent again with it, it is still the same thing. */
+export const newKey = () => Array.from(crypto.getRandomValues(new Uint8Array(12)), (byte) => byte.toString(16).padStart(2, "0")).join("");
 
 /** Buttons of class "fold" show and hide what they control. */
 export function wireFolds(root = document) {

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
+import asyncpg
 import orjson
 import pytest
 from hypothesis import given
@@ -13,6 +15,7 @@ from server.batching.schedules import attribution, intents
 from server.batching.schedules.attribution import Target, resolve
 from server.batching.schedules.harvest import Place, read
 from server.batching.schedules.outcomes import Intent
+from server.batching.schedules.plan import PLATFORMS
 from server.edge.postgres import Database
 from tests.batching.schedules.running import (
     Stage,
@@ -109,9 +112,13 @@ async def ended(node: Stage, schedule: int) -> intents.Ended:
     await node.let_poll()
     await node.every("poll")
     async with node.runs.acting() as connection:
-        found = await intents.pick(connection)
-    assert found is not None
+        [found] = await intents.pick(connection, 1)
     return found
+
+
+async def brought(node: Stage, run: intents.Ended) -> attribution.Brought:
+    """The next page of that run, read."""
+    return await node.runs.processing._read(run, await node.runs.processing._page(run))
 
 
 async def test_a_page_that_is_stored_by_two_at_once_is_stored_once(db: Database) -> None:
@@ -119,12 +126,63 @@ async def test_a_page_that_is_stored_by_two_at_once_is_stored_once(db: Database)
         schedule = await batch(db)
         await crowd(db, schedule, [place(1), place(2)])
         run = await ended(node, schedule)
-        page = await node.client.page(run.dataset_id or "", 0, 5)
-        harvest = read("google", "reviews", orjson.loads(page.body))
-        first = await node.runs.processing._store(run, harvest, 5, False)
-        again = await node.runs.processing._store(run, harvest, 5, False)
-        assert (first and first.written, again) == (5, None)
+        page, tally = await brought(node, run), _tally()
+        await node.runs.processing._store([page], tally)
+        await node.runs.processing._store([page], tally)
+        assert (tally.done, tally.deferred, tally.detail["written"]) == (1, 1, 5)
         assert await ask(db, "select items from schedules.provider_run") == 5
+
+
+async def test_pages_of_several_runs_are_stored_together_each_under_its_own_run(db: Database) -> None:
+    world = World(reviews=7, missing={"https://www.booking.com/hotel/de/n2.html"})
+    async with stage(db, world=world) as node:
+        made: dict[str, int] = {}
+        for platform in PLATFORMS:
+            schedule = await batch(db, platform)
+            made[platform] = (await follow(db, schedule, place(1, platform)))[0]
+            if platform == "booking":
+                await follow(db, schedule, place(2, platform))
+            await node.runs.trigger(schedule, "k")
+        await node.every("dispatch")
+        await node.double.settle()
+        await node.let_poll()
+        await node.every("poll")
+        [turn] = await node.every("process")
+        assert (turn.done, turn.detail["settled"], turn.detail["written"]) == (4, 4, 28)
+        for platform, business in made.items():
+            stored = await rows(
+                db, "select business_id, review_id, text from schedules.review where platform = $1", platform
+            )
+            assert {("ada", *row) for row in stored} == expected(
+                world, platform, place(1, platform), [("ada", business)]
+            )
+        counts = await rows(
+            db, "select platform, items, attributed, missing, cardinality(found) from schedules.provider_run"
+        )
+        assert {tuple(row) for row in counts} == {(p, 7, 7, int(p == "booking"), 1) for p in PLATFORMS}
+        assert await states(db, "retry") == {"waiting": 1}
+
+
+@pytest.mark.parametrize("wrong", ["dataset", "row"])
+async def test_a_run_that_cannot_be_attributed_holds_up_no_other(db: Database, wrong: str) -> None:
+    world = World(reviews=7)
+    async with stage(db, world=world) as node:
+        batches = [await batch(db, index=n) for n in range(6)]
+        for n, schedule in enumerate(batches):
+            await follow(db, schedule, place(n))
+            await node.runs.trigger(schedule, "k")
+        await node.every("dispatch")
+        await node.double.settle()
+        await node.let_poll()
+        await node.every("poll")
+        if wrong == "dataset":
+            node.double.script("items", Act(body="no json"))
+        else:
+            await tell(db, "alter table schedules.review add constraint one check (business_id <> 1)")
+        with contextlib.suppress(asyncpg.PostgresError):
+            await node.turn("process")
+        assert await ask(db, "select count(*) from schedules.provider_run where processed_at is null") == 1
+        assert await ask(db, "select count(distinct business_id) from schedules.review") == 5
 
 
 async def test_a_process_that_dies_in_the_middle_of_a_dataset_is_followed_by_one_that_goes_on_there(
@@ -135,13 +193,13 @@ async def test_a_process_that_dies_in_the_middle_of_a_dataset_is_followed_by_one
         schedule = await batch(db)
         ids = await crowd(db, schedule, [place(n) for n in range(3)])
         run = await ended(node, schedule)
-        await node.runs.processing._attribute(run, _tally())
+        await node.runs.processing._store([await brought(node, run)], _tally())
         with pytest.raises(ZeroDivisionError):
             async with node.runs.acting() as connection:  # It dies in the transaction of the second page.
-                held = await attribution.hold(connection, run.intent.id, 8)
                 page = await node.client.page(run.dataset_id or "", 8, 8)
-                assert held is not None
-                await attribution.store(connection, held, read("google", "reviews", orjson.loads(page.body)), 8)
+                harvest = read("google", "reviews", orjson.loads(page.body))
+                second = attribution.Brought(run.intent.id, 8, harvest, 8, last=False)
+                assert (await attribution.store(connection, [second], node.runs.terms.ladder)).pages == 1
                 raise ZeroDivisionError
         assert await ask(db, "select count(*) from schedules.review") == 8
         async with stage(db, double=node.double, terms=quick(page_items=8)) as other:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from server.batching.schedules import inputs
 from server.batching.schedules.inputs import Asked, address, identifier, normalised, run_input
 from server.batching.schedules.plan import PLATFORMS, TYPES, Platform
 from server.errors import Refused
@@ -45,6 +46,15 @@ def test_what_may_be_two_pages_stays_two(one: str, other: str) -> None:
 
 def test_parameters_that_name_the_page_are_kept_in_one_order() -> None:
     assert normalised("http://facebook.com/p?b=2&a=1&fbclid=z") == "https://facebook.com/p?a=1&b=2"
+
+
+@given(st.from_regex(inputs.PLAIN, fullmatch=True))
+@example("https://www.com/a")
+@example("https://www.www.booking.com/a//b//")
+@example("http://a.b")
+@settings(max_examples=300, deadline=None)
+def test_plain_addresses_get_the_name_that_a_closer_look_gives_them(text: str) -> None:
+    assert normalised(text) == inputs._normalised(text)
 
 
 @pytest.mark.parametrize(

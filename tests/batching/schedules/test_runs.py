@@ -139,6 +139,57 @@ async def test_no_more_runs_are_under_way_than_the_account_may_have(db: Database
         assert (node.double.platform.peak, await states(db)) == (3, {"succeeded": 8})
 
 
+async def test_intents_are_claimed_together_but_one_of_each_batch_and_within_the_accounts_room(db: Database) -> None:
+    async with stage(db) as node:
+        batches = [await batch(db, index=n) for n in range(4)]
+        for n, schedule in enumerate(batches):
+            await follow(db, schedule, place(n))
+        for key, schedule in enumerate([batches[0], *batches]):
+            await tell(
+                db,
+                """insert into schedules.provider_run (intent_key, kind, schedule_id, platform, type)
+                values ($1, 'triggered', $2, 'google', 'reviews')""",
+                f"k{key}",
+                schedule,
+            )
+        async with node.runs.acting() as connection:
+            claimed = await intents.claim(connection, 3, 10)
+        assert [intent.schedule_id for intent, _ in claimed] == batches[:3], "the oldest ones, no batch twice"
+        assert [intent.identifiers for intent, _ in claimed] == [(place(n),) for n in range(3)]
+        async with node.runs.acting() as connection:
+            assert await intents.claim(connection, 3, 10) == [], "the account is full"
+            assert [intent.schedule_id for intent, _ in await intents.claim(connection, 9, 10)] == [batches[3]]
+
+
+async def test_a_provider_in_trouble_is_asked_once_a_turn_and_what_was_claimed_is_left_as_it_was(db: Database) -> None:
+    async with stage(db) as node:
+        for n in range(4):
+            schedule = await batch(db, index=n)
+            await follow(db, schedule, place(n))
+            await node.runs.trigger(schedule, "k")
+        node.double.script("start", Act(), Act(status=500))
+        turn = await node.turn("dispatch")
+        assert (turn.done, turn.failed, turn.deferred, turn.more) == (1, 1, 2, False)
+        assert node.double.asked.count("start") == 2
+        found = await rows(db, "select state, attempts from schedules.provider_run order by id")
+        assert [tuple(row) for row in found] == [("running", 1), ("unknown", 1), ("intended", 0), ("intended", 0)]
+
+
+async def test_who_slept_through_a_claim_does_not_undo_the_next_one(db: Database) -> None:
+    async with stage(db) as node:
+        schedule = await batch(db)
+        await follow(db, schedule, place(1))
+        await node.runs.trigger(schedule, "k")
+        async with node.runs.acting() as connection:
+            [(slept, _)] = await intents.claim(connection, 10, 1)
+            await intents.again(connection, slept.id, "it was not taken")
+        await node.let_poll()
+        async with node.runs.acting() as connection:
+            [(other, _)] = await intents.claim(connection, 10, 1)
+            assert await intents.release(connection, [slept]) == 0
+            assert await intents.release(connection, [other]) == 1
+
+
 @pytest.mark.parametrize(
     ("act", "taken"),
     [
@@ -197,10 +248,9 @@ async def test_a_process_that_died_in_the_middle_of_a_start_is_made_up_for_by_lo
         await follow(db, schedule, place(1))
         await node.runs.trigger(schedule, "k")
         async with node.runs.acting() as connection:
-            claimed = await intents.claim(connection, 10)
-        assert claimed is not None
+            [(claimed, _)] = await intents.claim(connection, 10, 1)
         if started:
-            await node.runs.provider.start(claimed[0])
+            await node.runs.provider.start(claimed)
         await node.every("dispatch")
         await node.every("poll")
         assert await states(db) == {"starting": 1}, "its process may be alive"

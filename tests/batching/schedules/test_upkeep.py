@@ -145,6 +145,18 @@ async def test_the_loops_stand_on_the_panel_and_are_the_leaders(world: Placed) -
     assert [state.name for state in panel.list() if state.paused] == ["schedules-balance"]
 
 
+async def test_balancing_comes_round_by_the_clock_on_the_wall_however_often_the_server_is_restarted(
+    world: Placed,
+) -> None:
+    due = set()
+    for _ in range(4):
+        panel = Panel(Ledger(world.db, world.clock, node="here"), clock=world.clock, tasks=Tasks())
+        world.core.add_loops(panel, lambda record: None, lambda: True, lambda: None)
+        due.add(panel.state("schedules-balance").next_at_ms)
+        await world.pass_hours(1)
+    assert len(due) == 1
+
+
 async def test_what_is_old_is_forgotten(world: Placed) -> None:
     await world.core.intervals.set_tier("a", "enterprise", ADMIN)
     await world.core.intervals.set_own("a", 5, ADMIN)
