@@ -27,9 +27,10 @@ import uvloop
 from pydantic import SecretStr
 
 from server.batching.loop import Occasion
+from server.batching.parts import Lead
 from server.batching.schedules import provider
 from server.batching.schedules.plan import PLATFORMS, TIERS, Platform, Type
-from server.batching.schedules.runs import Lead, Runs
+from server.batching.schedules.runs import Runs
 from server.batching.schedules.runs import Terms as RunTerms
 from server.batching.schedules.verbs import Schedules
 from server.core.identity import Identity
