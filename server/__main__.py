@@ -67,7 +67,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         app([f"--shift-path={text.removeprefix(SHIFT)}" if text.startswith(SHIFT) else text for text in given])
     except Failed as failed:
-        err.print(f"[red]error:[/] {escape(str(failed))}")
+        err.print(f"[red]error:[/] {escape(str(failed))}", soft_wrap=True)
         sys.exit(failed.exit_code)
 
 

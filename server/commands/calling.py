@@ -7,7 +7,7 @@ import sys
 from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from types import TracebackType
-from typing import Final, NoReturn, TypeAlias, TypeVar
+from typing import Final, NoReturn, TextIO, TypeAlias, TypeVar
 from urllib.parse import quote
 
 import aiohttp
@@ -27,8 +27,16 @@ ANSWER_S: Final = 600.0
 CONNECT_S: Final = 10.0
 NDJSON: Final = "application/x-ndjson"
 
-out: Final = Console(highlight=False, emoji=False)
-err: Final = Console(stderr=True, highlight=False, emoji=False)
+UNBOUNDED: Final = 10_000
+"""Columns. Where no terminal is, nothing is cut or wrapped: `| grep`, a log and a file see whole lines."""
+
+
+def _console(stream: TextIO, *, stderr: bool) -> Console:
+    return Console(stderr=stderr, highlight=False, emoji=False, width=None if stream.isatty() else UNBOUNDED)
+
+
+out: Final = _console(sys.stdout, stderr=False)
+err: Final = _console(sys.stderr, stderr=True)
 
 
 class Failed(Exception):

@@ -43,7 +43,6 @@ def site() -> Iterator[Site]:
 @pytest.fixture
 def command(capsysbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch) -> Command:
     """Runs `batchcast ARGUMENTS`, with what is given as standard input."""
-    monkeypatch.setenv("COLUMNS", "300")
     for name in ("BATCHCAST_TOKEN", "BATCHCAST_URL", "DATA_DIR"):
         monkeypatch.delenv(name, raising=False)
 

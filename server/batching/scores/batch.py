@@ -205,7 +205,7 @@ class Turns:
     def _catch_up(self, sight: Sight, draft: Draft) -> None:
         if draft.viewer not in self.desk.audience:
             return
-        taken = draft.frame is not None and not draft.viewer.outlet.free
+        taken = draft.frame is not None and not draft.viewer.free
         if taken or deliver(draft) is None:
             self._owe(draft.viewer, sight.kind, Walk())
 
@@ -289,7 +289,7 @@ class Turns:
         for draft in drafts:
             if draft.viewer not in self.desk.audience:
                 continue
-            if draft.frame is not None and not draft.viewer.outlet.free:
+            if draft.frame is not None and not draft.viewer.free:
                 self._owe(draft.viewer, how.kind, walk)
                 continue
             handed = deliver(draft)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from server.batching.scores.views import Kind
 from server.core.event import Op
 from server.edge.clock import SystemClock
 from server.edge.postgres import Database
@@ -17,6 +20,8 @@ from server.protocol.event import event_op, popularity_op
 from tests.batching.scores.world import ADMIN, Trial, make_feed, trial
 
 INTERVAL_MS = 900_000
+EVERYWHERE = {"north": 90, "south": -90, "east": 180, "west": -180}
+NOWHERE = {"north": -80, "south": -81, "east": -170, "west": -171}
 
 
 @pytest_asyncio.fixture
@@ -145,3 +150,25 @@ async def test_a_start_orders_the_world_once_however_many_pages_it_reads(running
     assert await again.load() == 6000
     assert await again._engine.ask(lambda lookout: (len(lookout.columns), lookout.columns.merges)) == (6000, 1)
     await again.close()
+
+
+async def test_no_change_comes_between_a_new_registration_and_its_snapshot(running: Trial) -> None:
+    """The round below is drawn when the viewer already asks something else, and is still no answer to that."""
+    await running.feed.ingest([place("a", running.clock.now_ms())], ADMIN)
+    feed, gate = make_feed(running.db, running.clock, running.feed._settings, threaded=True), threading.Event()
+    await feed.load()
+    threaded = Trial(feed, running.clock, running.db)
+    client = await threaded.join(1, {"viewport": EVERYWHERE})
+    assert client.viewer is not None and list(client.view.events) == ["a"]
+    busy = feed._engine.ask(lambda lookout: gate.wait(30))
+    walk = asyncio.create_task(
+        threaded.turns._walk([client.viewer], Kind.IMMEDIATE, None, running.clock.now_ms(), urgent=True)
+    )
+    await asyncio.sleep(0)
+    again = asyncio.create_task(threaded.join(1, {"viewport": NOWHERE}))
+    await asyncio.sleep(0)
+    gate.set()
+    await asyncio.gather(busy, walk, again)
+    assert [frame["type"] for frame in client.frames] == ["replace-all", "replace-all"]
+    assert client.view.events == {}
+    await feed.close()
