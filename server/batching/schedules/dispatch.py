@@ -79,7 +79,7 @@ async def due(db: Database, now: dt.datetime, limit: int, fence: Fence, own_cloc
 
     async def work(connection: Connection) -> Due:
         term = await fence(connection)
-        await connection.execute(s.BY_KEYS)
+        await connection.execute(s.NOTING)
         rows = await connection.fetch(DUE, now, limit, term, own_clock)
         intents = tuple(
             Intent(r["run_id"], r["id"], r["platform"], r["type"], r["slot"]) for r in rows if r["run_id"] is not None

@@ -19,7 +19,7 @@ from server.batching.parts import Lead
 from server.batching.schedules import intents
 from server.batching.schedules.outcomes import ENDED, Ladder
 from server.batching.schedules.provider import Provider
-from server.batching.schedules.store import BY_KEYS
+from server.batching.schedules.store import BY_KEYS, NOTING
 from server.edge import apify
 from server.edge.clock import Clock
 from server.edge.postgres import Connection, Database
@@ -95,13 +95,19 @@ class Floor:
         async with self.db.transaction(BY_KEYS) as connection:
             yield connection
 
+    @asynccontextmanager
+    async def noting(self) -> AsyncIterator[Connection]:
+        """One that may be lost when PostgreSQL crashes right afterwards: see NOTING."""
+        async with self.db.transaction(NOTING) as connection:
+            yield connection
+
     async def adopt(self, intent: int, run: apify.Run) -> bool:
         """The provider has this run for that intent; False when somebody has said so before."""
         return intent in await self.adopt_all([(intent, run)])
 
     async def adopt_all(self, started: Sequence[tuple[int, apify.Run]]) -> set[int]:
         """The provider has these runs for those intents; of which of them nobody had said so before."""
-        async with self.acting() as connection:
+        async with self.noting() as connection:
             return await intents.runs(connection, started)
 
     async def ended(self, connection: Connection, runs: Sequence[apify.Run]) -> set[str]:

@@ -1,6 +1,6 @@
 """What the items of a dataset say, platform by platform, in one shape. Pure.
 
-    harvest = read("booking", "reviews", items)
+    harvest = read("booking", "reviews", items)       or, some items at a time: Reader(...).feed(items), .harvest()
     harvest.places     each place once: what was sent for it, what the provider calls it (either may be missing)
     harvest.reviews    each review once, with the number of its place; the last one counts
     harvest.overviews  each place's figures once
@@ -155,23 +155,41 @@ class _Places:
         return None if text is None else self.kept[text]
 
 
+class Reader:
+    """Reads a page some items at a time."""
+
+    def __init__(self, platform: Platform, type: Type) -> None:
+        self._type = type
+        self._words = WORDS[platform]
+        self._places = _Places(platform)
+        self._of: list[int] = []
+        self._reviews: dict[tuple[int, str], Review] = {}
+        self._overviews: dict[int, Overview] = {}
+
+    def feed(self, items: Iterable[object]) -> None:
+        """Some items."""
+        for item in items:
+            place = self._places.number(item) if isinstance(item, Mapping) else -1
+            self._of.append(place)
+            if place < 0 or not isinstance(item, Mapping):
+                continue
+            if self._type == "overview":
+                self._overviews[place] = _overview(place, item, self._words)
+            elif (review := _review(place, item, self._words)) is not None:
+                self._reviews[place, review.id] = review
+
+    def harvest(self) -> Harvest:
+        """All that they say."""
+        of, found = tuple(self._of), tuple(self._places.numbers)
+        overviews = tuple(self._overviews.values())
+        return Harvest(len(of), of.count(-1), found, of, tuple(self._reviews.values()), overviews)
+
+
 def read(platform: Platform, type: Type, items: Iterable[object]) -> Harvest:
     """All that a page says."""
-    places, words = _Places(platform), WORDS[platform]
-    of: list[int] = []
-    reviews: dict[tuple[int, str], Review] = {}
-    overviews: dict[int, Overview] = {}
-    for item in items:
-        place = places.number(item) if isinstance(item, Mapping) else -1
-        of.append(place)
-        if place < 0 or not isinstance(item, Mapping):
-            continue
-        if type == "overview":
-            overviews[place] = _overview(place, item, words)
-        elif (review := _review(place, item, words)) is not None:
-            reviews[place, review.id] = review
-    found = tuple(places.numbers)
-    return Harvest(len(of), of.count(-1), found, tuple(of), tuple(reviews.values()), tuple(overviews.values()))
+    reader = Reader(platform, type)
+    reader.feed(items)
+    return reader.harvest()
 
 
 def _is_error(item: Item) -> bool:

@@ -1,8 +1,8 @@
 """What the provider tells us of a run's end: checked, kept, answered; believed only after asking the provider itself.
 
 A delivery is no more than the hint that a run of this id may have ended, and the note that we gave the provider along with the
-run. A second one of the same run and event is no second row; the order in which they come means nothing. Without a secret of ours
-nobody is let in.
+run. A second one of the same run and event is no second row; the order in which they come means nothing. It is answered before it is
+on the disk: when PostgreSQL crashes in that moment, the poll finds the run. Without a secret of ours nobody is let in.
 """
 
 from __future__ import annotations

@@ -147,7 +147,7 @@ class Runs:
         delivery = hooks.parse(body)
         if delivery is None:
             return Received(False)
-        async with self.acting() as connection:
+        async with self.floor.noting() as connection:
             kept = await hooks.keep(connection, delivery)
         self.wake(PROCESS)
         return Received(kept, delivery.run_id, delivery.event)

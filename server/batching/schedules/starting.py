@@ -126,7 +126,7 @@ class Starting:
         """Look for starts of which nobody knows, then at the runs that nobody has told us of lately."""
         tally = Tally()
         call_s = self._floor.provider.call_s
-        async with self._floor.acting() as connection:
+        async with self._floor.noting() as connection:
             tally.add("stale", await intents.stale(connection, outcomes.stale_s(call_s)))
             lost = await intents.lost(connection, LOST_A_TURN, outcomes.grace_s(call_s))
             watched = await intents.to_poll(connection, POLLS_A_TURN, self._floor.terms.poll_ms / 2000)
@@ -173,7 +173,7 @@ class Starting:
         except apify.NotFound:
             run = apify.Run(one.run_id, "", "FAILED", 0, None, "", "", message="the provider has this run no longer")
             run = replace(run, started_ms=self._floor.clock.now_ms())
-        async with self._floor.acting() as connection:
+        async with self._floor.noting() as connection:
             if run.ended:
                 await self._floor.ended(connection, [run])
             else:

@@ -42,6 +42,11 @@ BY_KEYS: Final = f"{AS_SERVICE}; set local enable_seqscan = off"
 """The same where every statement names its rows by their keys. A plan that was made while a table was small must not read all of
 it when it has grown: nothing tells PostgreSQL so before it next looks at the table by itself."""
 
+NOTING: Final = f"{BY_KEYS}; set local synchronous_commit = off"
+"""The same for what is found out again when a crash of PostgreSQL takes it back: webhooks (the poll comes round), runs that the
+provider has, pages of datasets, each with the position behind it. Nobody waits for the disk then. What must never be done twice
+(the claim of a start) and what somebody was promised does wait, and with it everything that was noted before."""
+
 MAKE_TEAMS: Final = """
 insert into schedules.team (team, tier) select * from unnest($1::text[], $2::text[]) on conflict (team) do nothing"""
 LOCK_TEAMS: Final = """
