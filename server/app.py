@@ -137,9 +137,7 @@ class App:
     async def _wire_tiers(self) -> None:
         assert self._database is not None
         lead = tiers.Lead(self.leadership.leads, self.leadership.leader)
-        parts = tiers.Parts(
-            self.settings, self._database, self.bus, self.clock, self.panel, self.record, self.tasks, lead
-        )
+        parts = tiers.Parts(self.settings, self._database, self.bus, self.clock, self.panel, self.record, lead)
         self.tiers = await tiers.Tiers.open(parts, tiers.Follow(lambda: self.hub.topics, self._told_all))
         self.lookup = Lookup(self._database)
         self.alerts.rules += tier_figures.RULES

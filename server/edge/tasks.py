@@ -3,6 +3,7 @@
 Every task has a name and an owner that takes it down. A task that dies of an exception is logged once, with its
 traceback, and remembered in `died` (the newest 100), where health looks: nothing dies silently and nothing is restarted
 behind anybody's back. `close` cancels what is left and waits for it; what does not end in time is named in the log.
+`both` is for two things that one coroutine does at the same time: it owns them until they have ended.
 """
 
 import asyncio
@@ -12,6 +13,7 @@ from typing import TypeVar
 import structlog
 
 T = TypeVar("T")
+U = TypeVar("U")
 
 REMEMBERED_DEATHS = 100
 
@@ -65,3 +67,13 @@ class Tasks:
         while len(self.died) > REMEMBERED_DEATHS:
             del self.died[next(iter(self.died))]
         log.error("task died", task=name, error=repr(error), exc_info=error)
+
+
+async def both(one: Coroutine[object, object, T], other: Coroutine[object, object, U]) -> tuple[T, U]:
+    """Side by side. What one of them raises ends the other, and is raised when that has ended, too."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            first, second = group.create_task(one), group.create_task(other)
+    except BaseExceptionGroup as raised:
+        raise raised.exceptions[0] from None
+    return first.result(), second.result()

@@ -54,7 +54,7 @@ async def main(dsn: str, tier: Tier, month: int) -> None:
     settings = load({"TIERS_BATCH": os.environ.get("TIERS_BATCH", "5")})
     lead = Lead(lambda: False, lambda: None)
     bus = Bus(db, node=f"worker {os.getpid()}")
-    tiers = await Tiers.open(Parts(settings, db, bus, clock, panel, ledger.record, tasks, lead))
+    tiers = await Tiers.open(Parts(settings, db, bus, clock, panel, ledger.record, lead))
     disturb()
     print("ready", flush=True)
     opened = await tiers.generate(

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from structlog.testing import capture_logs
 
-from server.edge.tasks import REMEMBERED_DEATHS, Tasks
+from server.edge.tasks import REMEMBERED_DEATHS, Tasks, both
 
 
 async def test_a_task_that_dies_is_logged_once_and_remembered() -> None:
@@ -87,3 +87,51 @@ async def test_a_task_may_close_its_own_owner() -> None:
     await asyncio.wait({closer})
     assert other.cancelled()
     assert not closer.cancelled()
+
+
+async def test_two_at_the_same_time_answer_both() -> None:
+    met = asyncio.Barrier(2)
+
+    async def says(what: int) -> int:
+        await met.wait()
+        return what
+
+    async with asyncio.timeout(10):
+        assert await both(says(1), says(2)) == (1, 2)
+
+
+@pytest.mark.parametrize("first", [True, False])
+async def test_what_one_of_two_raises_is_raised_as_it_is_when_the_other_has_ended(first: bool) -> None:
+    ended: list[str] = []
+
+    async def fails() -> None:
+        raise ValueError("no such thing")
+
+    async def waits() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0)
+            ended.append("waits")
+
+    pair = (fails(), waits()) if first else (waits(), fails())
+    with pytest.raises(ValueError, match="no such thing"):
+        await both(*pair)
+    assert ended == ["waits"]
+
+
+async def test_who_is_cancelled_takes_both_along() -> None:
+    ended: list[int] = []
+
+    async def waits(number: int) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append(number)
+
+    task = asyncio.create_task(both(waits(1), waits(2)))
+    await asyncio.sleep(0.01)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert sorted(ended) == [1, 2]

@@ -1,6 +1,6 @@
 """All of the tiers in one process: the verbs that every control surface calls, and the loops.
 
-    tiers = await Tiers.open(Parts(settings, db, bus, clock, panel, record, tasks, lead), follow)
+    tiers = await Tiers.open(Parts(settings, db, bus, clock, panel, record, lead), follow)
     opened = await tiers.generate("S", month, who); run = await tiers.complete(opened.run.id)
 
     tiers-run       works off whatever run is under way, on every node; woken when one is opened
@@ -39,7 +39,6 @@ from server.core.identity import Identity
 from server.edge.bus import Bus
 from server.edge.clock import Clock
 from server.edge.postgres import Connection, Database
-from server.edge.tasks import Tasks
 from server.errors import Code, Refused
 from server.protocol.intake import Format
 from server.settings import Settings
@@ -97,7 +96,6 @@ class Parts:
     clock: Clock
     panel: Panel
     record: Record
-    tasks: Tasks
     lead: Lead
 
 
@@ -117,7 +115,7 @@ class Tiers:
         self._db, self._bus, self._clock = parts.db, parts.bus, parts.clock
         self._seed = seed_of(parts.settings.tiers_seed)
         self._settings = parts.settings
-        self._worker = Worker(parts.db, parts.bus, parts.clock, parts.tasks, self._seed, parts.settings.tiers_batch)
+        self._worker = Worker(parts.db, parts.bus, parts.clock, self._seed, parts.settings.tiers_batch)
         self.figures = figures.Figures()
         self.counts = {"planned": 0, "classified": 0, "failed": 0}
         self._check: Check | None = None

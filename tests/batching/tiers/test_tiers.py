@@ -61,7 +61,6 @@ async def running(
         clock,
         panel,
         ledger.record,
-        tasks,
         Lead(lambda: lead, lambda: "test"),
     )
     tiers = await Tiers.open(parts, follow)

@@ -61,7 +61,7 @@ async def opened(db: Database, clock: Clock | None = None, **settings: Any) -> A
     bus = Bus(db, node="test")
     made: Settings = load({}, **settings)
     lead = Lead(lambda: True, lambda: "test")
-    tiers = await Tiers.open(Parts(made, db, bus, clock, panel, ledger.record, tasks, lead))
+    tiers = await Tiers.open(Parts(made, db, bus, clock, panel, ledger.record, lead))
     try:
         yield Place(tiers, db, panel, tasks, bus)
     finally:
