@@ -55,6 +55,16 @@ async def test_a_month_of_every_tier_is_planned_and_passes_its_verification(db: 
     assert await ask(db, "select count(*) from tiers.availability a join tiers.cities c on c.id = a.city_id") > 0
 
 
+async def test_slots_and_cooldowns_agree_on_how_long_a_city_is_left_alone(db: Database) -> None:
+    async with opened(db) as place:
+        await classified(place.tiers, crowd(40, "D"))
+        await generate(place.tiers)
+    sql = """select array_agg(distinct a.cooldown order by a.cooldown)::int[],
+            bool_and(a.cooldown = c.months and a.local_date = c.last_visit)
+        from tiers.availability a join tiers.city_cooldown c using (celebrity_id, city_id)"""
+    assert tuple((await rows_of(db, sql))[0]) == ([3, 4, 5, 6], True)
+
+
 async def test_running_twice_creates_nothing(db: Database) -> None:
     async with opened(db) as place:
         await classified(place.tiers, crowd(30, "D"))

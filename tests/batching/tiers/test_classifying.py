@@ -191,6 +191,17 @@ async def test_those_who_fail_in_different_parts_of_a_batch_are_reported_and_the
         assert await ask(db, "select count(*) from tiers.celebrity_pricing") == 6 * (2 * PART + 20)
 
 
+async def test_packages_are_active_for_the_kinds_that_are_allowed(db: Database) -> None:
+    async with opened(db) as place:
+        await classified(place.tiers, [row(1), row(2, allow_virtual=False), row(3, allow_physical=False)])
+    sql = "select celebrity_id, meeting_type::text from tiers.celebrity_pricing where active order by 1, meeting_type, duration"
+    physical, virtual = ["physical"] * 3, ["virtual"] * 3
+    expected = (
+        [(1, kind) for kind in physical + virtual] + [(2, kind) for kind in physical] + [(3, kind) for kind in virtual]
+    )
+    assert [tuple(one) for one in await rows_of(db, sql)] == expected
+
+
 async def test_a_package_that_is_missing_comes_back_and_the_others_stay_as_they_are(db: Database) -> None:
     packages = "select p::text from tiers.celebrity_pricing p where duration <> 30 order by p"
     async with opened(db) as place:
