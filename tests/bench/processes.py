@@ -28,24 +28,35 @@ class Cpu:
         return self.own + self.below
 
 
-def cpu(pid: int) -> Cpu:
-    """What a process has used; a tick of the kernel is the finest it says."""
+def cpu(pid: int, serving: str = "") -> Cpu:
+    """What a process has used; a tick of the kernel is the finest it says. With `serving` only those below count that are
+    alive and whose command line has it: of PostgreSQL, its connections without what it does in the background."""
     stats = _all_stats()
     children: dict[int, list[int]] = defaultdict(list)
     for one, fields in stats.items():
         children[int(fields[1])].append(one)
     own = stats[pid]
-    below, waiting = _reaped(own), list(children[pid])
+    below, waiting = 0 if serving else _reaped(own), list(children[pid])
     while waiting:
         child = waiting.pop()
-        below += _used(stats[child]) + _reaped(stats[child])
         waiting += children[child]
+        if not serving:
+            below += _used(stats[child]) + _reaped(stats[child])
+        elif serving in _command(child):
+            below += _used(stats[child])
     return Cpu(_used(own) * TICK_S, below * TICK_S)
 
 
 def rss(pid: int) -> int:
     """Resident bytes of one process."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE
+
+
+def _command(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text(errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
 
 
 def _used(fields: list[str]) -> int:

@@ -31,7 +31,7 @@ from server.batching.tiers.pool import Atlas, by_country, pool
 from server.batching.tiers.rotations import Rotation
 from server.batching.tiers.rules import COOLDOWN_MONTHS, KINDS, LEAD_DAYS, PACKAGES, City
 from server.batching.tiers.runs import RunView, first_day
-from server.batching.tiers.store import Failures, apart, told, turned
+from server.batching.tiers.store import Failures, apart, numerals, told
 from server.edge.postgres import Connection
 
 NEAR_S: Final = 3 * DAY_S
@@ -101,36 +101,38 @@ order by celebrity_id, city_id, local_date desc
 on conflict (celebrity_id, city_id) do nothing"""
 
 _DAY: Final = "date '1970-01-01' + "
-# All rows of some people. Kind and end of a slot follow from its city and its length.
+# All rows of some people, numbers as `numerals`. Kind and end of a slot follow from its city and its length.
 PUT: Final = f"""
 with slots as (
     insert into tiers.availability
         (celebrity_id, meeting_type, duration, starts_at, ends_at, local_date, city_id, cooldown, price_cents)
     select id, case when city is null then 'virtual' else 'physical' end::tiers.meeting, minutes, to_timestamp(starts),
         to_timestamp(starts + minutes * 60), {_DAY}day, city, cooldown, cents
-    from unnest($3::bigint[], $4::smallint[], $5::bigint[], $6::int[], $7::int[], $8::smallint[], $9::bigint[])
+    from unnest($3::text::bigint[], $4::text::smallint[], $5::text::bigint[], $6::text::int[], $7::text::int[],
+        $8::text::smallint[], $9::text::bigint[])
         r (id, minutes, starts, day, city, cooldown, cents)
 ), turns as (
     insert into tiers.rotations as o (celebrity_id, starts_on, ends_on, tier, anchor, city_ids)
     select id, {_DAY}first, {_DAY}until, tier::tiers.tier, {_DAY}anchor, cities::int[]
-    from unnest($10::bigint[], $11::int[], $12::int[], $13::text[], $14::int[], $15::text[]) r (id, first, until, tier, anchor, cities)
+    from unnest($10::text::bigint[], $11::text::int[], $12::text::int[], $13::text[], $14::text::int[], $15::text[])
+        r (id, first, until, tier, anchor, cities)
     on conflict (celebrity_id, starts_on) do update set city_ids = excluded.city_ids where o.city_ids <> excluded.city_ids
 ), cooldowns as (
     insert into tiers.city_cooldown as c (celebrity_id, city_id, last_visit, months, until)
     select id, city, {_DAY}day, months, ({_DAY}day + make_interval(months => months))::date
-    from unnest($16::bigint[], $17::int[], $18::int[], $19::smallint[]) r (id, city, day, months)
+    from unnest($16::text::bigint[], $17::text::int[], $18::text::int[], $19::text::smallint[]) r (id, city, day, months)
     on conflict (celebrity_id, city_id) do update
     set last_visit = excluded.last_visit, months = excluded.months, until = excluded.until
     where excluded.last_visit > c.last_visit
 ), pools as (
     insert into tiers.celebrity_location_pool (celebrity_id, tier, home, city_ids)
-    select id, tier::tiers.tier, home, cities::int[] from unnest($20::bigint[], $21::text[], $22::text[], $23::text[])
+    select id, tier::tiers.tier, home, cities::int[] from unnest($20::text::bigint[], $21::text[], $22::text[], $23::text[])
         r (id, tier, home, cities)
     on conflict (celebrity_id) do update set tier = excluded.tier, home = excluded.home, city_ids = excluded.city_ids
 )
 insert into tiers.run_items (run_id, celebrity_id, month, status, physical, virtual, short)
 select $1, id, $2, 'done', physical, virtual, short::jsonb
-from unnest($24::bigint[], $25::smallint[], $26::smallint[], $27::text[]) r (id, physical, virtual, short)"""  # noqa: S608
+from unnest($24::text::bigint[], $25::text::smallint[], $26::text::smallint[], $27::text[]) r (id, physical, virtual, short)"""  # noqa: S608
 FAIL: Final = """
 insert into tiers.run_items (run_id, celebrity_id, month, status, reason)
 select $1, id, $2, 'failed', reason from unnest($3::bigint[], $4::text[]) r (id, reason)"""
@@ -292,41 +294,57 @@ async def _write(connection: Connection, run: RunView, planned: list[Planned]) -
     ids = [one.id for one in planned]
     if run.replace:
         await connection.execute(CLEAR, ids, *_loose(run))
-    columns = (
-        *turned(7, (row for one in planned for row in _slots(one))),
-        *turned(
-            6,
-            (
-                (one.id, r.first, r.end, r.tier, r.anchor, _literal(r.cities))
-                for one in planned
-                for r in one.plan.rotations
-            ),
-        ),
-        *turned(4, ((one.id, v.city, v.day, v.months) for one in planned for v in one.plan.visits)),
-        *turned(4, ((one.id, *one.pool[:2], _literal(one.pool[2])) for one in planned if one.pool is not None)),
-        *turned(4, map(_item, planned)),
-    )
+    columns = (*_slots(planned), *_rotations(planned), *_visited(planned), *_pools(planned), *_items(planned))
     await connection.execute(PUT, run.id, _date(run), *columns)
     if run.replace:
         await connection.execute(COOLDOWNS_AGAIN, ids)
 
 
-def _slots(one: Planned) -> Iterable[tuple[object, ...]]:
-    months = {visit.city: visit.months for visit in one.plan.visits}
-    for slot in one.plan.slots:
-        cooldown = None if slot.city is None else months[slot.city]
-        yield one.id, slot.minutes, slot.starts, slot.day, slot.city, cooldown, slot.price_cents
+def _slots(planned: list[Planned]) -> Iterable[object]:
+    slots = [slot for one in planned for slot in one.plan.slots]
+    stays = ((one, {visit.city: visit.months for visit in one.plan.visits}) for one in planned)
+    yield numerals(one.id for one in planned for _ in one.plan.slots)
+    yield numerals([slot.minutes for slot in slots])
+    yield numerals([slot.starts for slot in slots])
+    yield numerals([slot.day for slot in slots])
+    yield numerals([slot.city for slot in slots])
+    yield numerals(slot.city and months[slot.city] for one, months in stays for slot in one.plan.slots)
+    yield numerals([slot.price_cents for slot in slots])
 
 
-def _item(one: Planned) -> tuple[object, ...]:
-    physical = sum(slot.city is not None for slot in one.plan.slots)
-    short = orjson.dumps(dict(one.plan.reasons)).decode() if one.plan.reasons else None
-    return one.id, physical, len(one.plan.slots) - physical, short
+def _rotations(planned: list[Planned]) -> Iterable[object]:
+    rotations = [rotation for one in planned for rotation in one.plan.rotations]
+    yield numerals(one.id for one in planned for _ in one.plan.rotations)
+    yield numerals([one.first for one in rotations])
+    yield numerals([one.end for one in rotations])
+    yield [one.tier for one in rotations]
+    yield numerals([one.anchor for one in rotations])
+    yield [numerals(one.cities) for one in rotations]
+
+
+def _visited(planned: list[Planned]) -> Iterable[object]:
+    visits = [visit for one in planned for visit in one.plan.visits]
+    yield numerals(one.id for one in planned for _ in one.plan.visits)
+    yield numerals([one.city for one in visits])
+    yield numerals([one.day for one in visits])
+    yield numerals([one.months for one in visits])
+
+
+def _pools(planned: list[Planned]) -> Iterable[object]:
+    made = [(one.id, *one.pool) for one in planned if one.pool is not None]
+    yield numerals([one[0] for one in made])
+    yield [one[1] for one in made]
+    yield [one[2] for one in made]
+    yield [numerals(one[3]) for one in made]
+
+
+def _items(planned: list[Planned]) -> Iterable[object]:
+    physical = [sum(slot.city is not None for slot in one.plan.slots) for one in planned]
+    yield numerals([one.id for one in planned])
+    yield numerals(physical)
+    yield numerals([len(one.plan.slots) - many for one, many in zip(planned, physical, strict=True)])
+    yield [orjson.dumps(dict(one.plan.reasons)).decode() if one.plan.reasons else None for one in planned]
 
 
 def _id(one: Planned) -> int:
     return one.id
-
-
-def _literal(ids: Iterable[int]) -> str:
-    return f"{{{','.join(map(str, ids))}}}"

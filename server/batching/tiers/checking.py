@@ -1,7 +1,7 @@
 """Verification: what phase 1 and each tier's month promise, asked of the rows themselves, whoever wrote them.
 
     check = Check("S", month)                     None, None: the foundation
-    while not check.ended: await check.step(db)   CHUNK people at a time, by id: memory does not depend on how many there are
+    while not check.ended: await check.step(db)   two CHUNKs of people by id: memory does not depend on how many there are
     verification = await check.save(db, who)
 
 Each rule is a question to sets of rows, not to one person after the other; judge.py is the slow, obvious version of the same
@@ -36,9 +36,10 @@ from server.batching.tiers.runs import first_day
 from server.batching.tiers.store import PAGE_MOST, serving
 from server.edge.clock import Clock
 from server.edge.postgres import Connection, Database
+from server.edge.tasks import both
 from server.errors import Code, Refused
 
-CHUNK: Final = 10_000
+CHUNK: Final = 5_000
 EXAMPLES: Final = 20
 """People named for each rule."""
 FOUNDATION: Final = ("missing_tier", "packages_six", "price_range", "max_slots", "verified", "country")
@@ -49,8 +50,9 @@ MONTHLY: Final = (
 
 # What a chunk needs of large tables is read by its range of ids, or person by person where time matters too (lateral, offset 0).
 # The rest are sets in memory, which PostgreSQL takes for tiny; joined row by row they would cost the square of the people.
+NOW: Final = "select clock_timestamp()"
 PREPARE: Final = """
-select clock_timestamp(), set_config('work_mem', '64MB', true), set_config('jit', 'off', true),
+select set_config('work_mem', '64MB', true), set_config('jit', 'off', true),
     set_config('enable_nestloop', 'off', true)"""
 PEOPLE: Final = """
 select coalesce(max(id), 0), count(*) from (
@@ -252,6 +254,15 @@ class Verification:
     stale: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Span:
+    """The people behind one id, up to another."""
+
+    after: int
+    last: int
+    people: int
+
+
 @dataclass(slots=True)
 class Check:
     """One verification under way."""
@@ -269,17 +280,19 @@ class Check:
     _began: dt.datetime | None = None
 
     async def step(self, db: Database, chunk: int = CHUNK) -> None:
-        """The next people."""
+        """The next people, in two chunks side by side."""
         started = self.clock.monotonic()
         async with serving(db) as connection:
-            began = await connection.fetchval(PREPARE)
-            self._began = self._began or began
-            last, people = await self._bounds(connection, chunk)
-            rows = await self._ask(connection, last) if people else []
-        self._count(rows)
-        self.people += people
-        self.ended = people < chunk
-        self._after = last
+            self._began = self._began or await connection.fetchval(NOW)
+            spans = [await self._span(connection, self._after, chunk)]
+            if spans[0].people == chunk:
+                spans.append(await self._span(connection, spans[0].last, chunk))
+        found = await both(self._broken(db, spans[0]), self._broken(db, spans[-1] if len(spans) > 1 else None))
+        for rows in found:
+            self._count(rows)
+        self.people += sum(span.people for span in spans)
+        self.ended = spans[-1].people < chunk
+        self._after = spans[-1].last
         self._seconds += self.clock.monotonic() - started
 
     async def save(self, db: Database, who: str | None) -> Verification:
@@ -297,24 +310,29 @@ class Check:
         assert row is not None
         return made(row)
 
-    async def _bounds(self, connection: Connection, chunk: int) -> tuple[int, int]:
-        if self.tier is None:
-            row = await connection.fetchrow(PEOPLE, self._after, chunk)
-        else:
-            row = await connection.fetchrow(PEOPLE_OF, self._after, chunk, self.tier)
+    async def _span(self, connection: Connection, after: int, chunk: int) -> Span:
+        given = (after, chunk) if self.tier is None else (after, chunk, self.tier)
+        row = await connection.fetchrow(PEOPLE if self.tier is None else PEOPLE_OF, *given)
         assert row is not None
-        return row[0], row[1]
+        return Span(after, row[0], row[1])
 
-    async def _ask(self, connection: Connection, last: int) -> list[asyncpg.Record]:
-        if self.tier is None:
-            return await connection.fetch(CHECK_PEOPLE, self._after, last, sorted(codes()))
+    async def _broken(self, db: Database, span: Span | None) -> list[asyncpg.Record]:
+        if span is None or not span.people:
+            return []
+        async with serving(db) as connection:
+            await connection.execute(PREPARE)
+            if self.tier is None:
+                return await connection.fetch(CHECK_PEOPLE, span.after, span.last, sorted(codes()))
+            return await connection.fetch(CHECK_MONTH, span.after, span.last, *self._terms())
+
+    def _terms(self) -> tuple[object, ...]:
+        assert self.tier is not None
         assert self.month is not None
         rules = RULES[self.tier]
         weeks = [RULES[tier].rotation_weeks for tier in TIERS]
-        return await connection.fetch(
-            CHECK_MONTH,
-            *(self._after, last, self.tier, first_day(self.month), first_day(self.month + 1)),
-            *(*rules.physical, *rules.virtual, list(TIERS), [w[0] for w in weeks], [w[1] for w in weeks], CITIES_MOST),
+        return (
+            *(self.tier, first_day(self.month), first_day(self.month + 1), *rules.physical, *rules.virtual),
+            *(list(TIERS), [least for least, _ in weeks], [most for _, most in weeks], CITIES_MOST),
         )
 
     def _count(self, rows: Sequence[asyncpg.Record]) -> None:

@@ -11,7 +11,7 @@ stands for people of different tiers stands for nobody.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
@@ -20,10 +20,11 @@ import orjson
 
 from server.batching.tiers.classify import Appraisal, appraise
 from server.batching.tiers.names import folded
-from server.batching.tiers.rules import RULE_VERSION, Comparable, Person, Tier
+from server.batching.tiers.rules import KINDS, PACKAGES, RULE_VERSION, Comparable, Person, Tier
 from server.batching.tiers.runs import RunView
-from server.batching.tiers.store import Failures, apart, stale, told, turned
+from server.batching.tiers.store import Failures, apart, numerals, stale, told, turned
 from server.edge.postgres import Connection
+from server.edge.tasks import both
 
 HOLD: Final = """
 select position from tiers.runs where id = $1 and status = 'running' for update"""
@@ -56,10 +57,17 @@ where s.celebrity_id = r.id"""
 SETTLE: Final = """
 update tiers.celebrities c set country = r.country, country_source = r.source, updated_at = clock_timestamp()
 from unnest($1::bigint[], $2::text[], $3::text[]) r (id, country, source) where c.id = r.id"""
-PRICE: Final = """
+_PACKAGES: Final = ", ".join(
+    f"('{kind}'::tiers.meeting, {minutes}::smallint, p{n}, {kind})" for n, (kind, minutes) in enumerate(PACKAGES)
+)
+# Whoever has no packages yet is most of a first run, and costs half without looking for conflicts.
+PRICE: Final = f"""
 insert into tiers.celebrity_pricing as p (celebrity_id, meeting_type, duration, price_cents, active)
-select id, kind::tiers.meeting, minutes, cents, active
-from unnest($1::bigint[], $2::text[], $3::smallint[], $4::bigint[], $5::boolean[]) r (id, kind, minutes, cents, active)
+select r.id, k.kind, k.minutes, k.cents, k.active
+from unnest($1::text::bigint[], $2::boolean[], $3::boolean[], $4::text::bigint[], $5::text::bigint[], $6::text::bigint[],
+    $7::text::bigint[], $8::text::bigint[], $9::text::bigint[]) r (id, physical, virtual, p0, p1, p2, p3, p4, p5)
+cross join lateral (values {_PACKAGES}) k (kind, minutes, cents, active)"""  # noqa: S608  names of ours
+REPRICE: Final = f"""{PRICE}
 on conflict (celebrity_id, meeting_type, duration) do update
 set price_cents = excluded.price_cents, active = excluded.active, updated_at = clock_timestamp()
 where (p.price_cents, p.active) is distinct from (excluded.price_cents, excluded.active)"""
@@ -74,6 +82,9 @@ on conflict (run_id, celebrity_id) do update set reason = excluded.reason, at = 
 MOVE: Final = """
 update tiers.runs set position = $2, done = done + $3, unchanged = unchanged + $4, failed = failed + $5,
     progress_at = clock_timestamp() where id = $1"""
+
+PART: Final = 250
+"""People that are decided while as many are written."""
 
 Breathe: TypeAlias = Callable[[], Awaitable[None]]
 """Called between two people: lets the event loop go on, now and then."""
@@ -109,30 +120,47 @@ async def classify_batch(connection: Connection, run: RunView, size: int, seed: 
     rows = await connection.fetch(READ, position, run.tier, run.person, run.scope == "new", size)
     if not rows:
         return Batch()
-    changes, failed = await decide(connection, rows, seed, breathe)
-    failed |= await apart(connection, changes, lambda some: write(connection, some, run.started_by), _id)
+    changed, failed = await _worked_off(connection, rows, seed, breathe, run.started_by)
     if failed:
         await connection.execute(FAIL, run.id, list(failed), list(failed.values()))
-    changed = sum(one.row["id"] not in failed for one in changes)
     same = len(rows) - changed - len(failed)
     await connection.execute(MOVE, run.id, rows[-1]["id"], changed, same, len(failed))
     return Batch(len(rows), changed, same, len(failed))
 
 
+async def _worked_off(
+    connection: Connection, rows: Sequence[asyncpg.Record], seed: bytes, breathe: Breathe, who: str | None
+) -> tuple[int, Failures]:
+    """How many were written, and who failed. While PostgreSQL writes one part, the next is decided."""
+    wanted = [_person(row) for row in rows]
+    known = await _known(connection, wanted)
+    changes: list[Change] = []
+    changed, failed = 0, Failures()
+    for first in range(0, len(rows) + PART, PART):
+        part = slice(first, first + PART)
+        (following, undecided), unwritten = await both(
+            decide(rows[part], wanted[part], known, seed, breathe),
+            apart(connection, changes, lambda some: write(connection, some, who), _id),
+        )
+        changed += len(changes) - len(unwritten)
+        failed |= undecided | unwritten
+        changes = following
+    return changed, failed
+
+
 async def classify_one(connection: Connection, person: int, seed: bytes, who: str | None) -> None:
     """One person, within the caller's transaction; a failure passes through."""
     rows = await connection.fetch(READ, person - 1, None, person, False, 1)
-    changes, failed = await decide(connection, rows, seed, _at_once)
+    wanted = [_person(row) for row in rows]
+    changes, failed = await decide(rows, wanted, await _known(connection, wanted), seed, _at_once)
     assert not failed, failed
     await write(connection, changes, who)
 
 
 async def decide(
-    connection: Connection, rows: Sequence[asyncpg.Record], seed: bytes, breathe: Breathe
+    rows: Sequence[asyncpg.Record], wanted: Sequence[Person], known: Mapping[str, Tier], seed: bytes, breathe: Breathe
 ) -> tuple[list[Change], Failures]:
     """What of these people is not as it should be."""
-    wanted = [_person(row) for row in rows]
-    known = await _known(connection, wanted)
     changes: list[Change] = []
     failed: Failures = {}
     for row, person in zip(rows, wanted, strict=True):
@@ -210,11 +238,11 @@ async def write(connection: Connection, changes: Sequence[Change], who: str | No
         tiers = {tier for one in moved for tier in (one.row["tier"], one.made.decision.tier) if tier is not None}
         await stale(connection, sorted(tiers))
         await connection.execute(NOTE, *turned(5, map(_noted, moved)), RULE_VERSION, who)
-    if priced := [one for one in changes if one.priced]:
-        rows = (
-            (one.row["id"], p.kind, p.minutes, p.price_cents, p.active) for one in priced for p in one.made.packages
-        )
-        await connection.execute(PRICE, *turned(5, rows))
+    priced = [one for one in changes if one.priced]
+    if new := [one for one in priced if not one.row["prices"]]:
+        await connection.execute(PRICE, *_prices(new))
+    if old := [one for one in priced if one.row["prices"]]:
+        await connection.execute(REPRICE, *_prices(old))
 
 
 def _id(one: Change) -> int:
@@ -228,6 +256,14 @@ def _decided(one: Change) -> tuple[object, ...]:
         *(row["id"], made.decision.tier, made.max_monthly_slots, made.timezone, made.decision.source),
         *(_reason(row, made), bool(_open(row, made)), " ".join(made.flags)),
     )
+
+
+def _prices(priced: Sequence[Change]) -> Iterable[object]:
+    yield numerals([one.row["id"] for one in priced])
+    for kind in KINDS:
+        yield [one.row[f"allow_{kind}"] for one in priced]
+    for place in range(len(PACKAGES)):
+        yield numerals([one.made.packages[place].price_cents for one in priced])
 
 
 def _noted(one: Change) -> tuple[object, ...]:

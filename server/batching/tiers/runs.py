@@ -75,6 +75,7 @@ from tiers.verifications where tier is not null and month = $1 order by tier, id
 PLANNED: Final = """
 select t.tier from unnest($2::text[]) t (tier) cross join lateral (
     select max(id) as run from tiers.runs where kind = 'generate' and tier = t.tier::tiers.tier and month = $1 and status = 'done'
+    having count(*) > 0
 ) newest where not exists (
     select from tiers.celebrity_settings s join tiers.celebrities c on c.id = s.celebrity_id
     where s.tier = t.tier::tiers.tier and c.excluded is null and not exists (
@@ -95,6 +96,13 @@ where c.excluded is null and ($1::text is null or s.tier = $1::text::tiers.tier)
 PERSON: Final = """
 select s.tier::text, c.excluded from tiers.celebrities c join tiers.celebrity_settings s on s.celebrity_id = c.id
 where c.id = $1"""
+# What a run has filled is counted by others at once; with the statistics of empty tables that would take for ever.
+ANALYZE: Final = {
+    "classify": "analyze (skip_locked) tiers.celebrities, tiers.celebrity_settings, tiers.celebrity_pricing",
+    "generate": "analyze (skip_locked) tiers.run_items, tiers.availability, tiers.rotations, tiers.celebrity_location_pool",
+}
+ANALYZE_FROM: Final = 1_000
+"""People that a run has written; PostgreSQL looks by itself, too, every minute."""
 # Whoever opens a run waits for others that do: two must not begin the same one.
 LOCK: Final = "select pg_advisory_xact_lock(7238114, 7)"
 

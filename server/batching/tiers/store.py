@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 from typing import Final, TypeAlias, TypeVar
 
 import asyncpg
+import orjson
 
 from server.batching.tiers.cities import shipped
 from server.batching.tiers.rules import PlanError
@@ -31,8 +32,9 @@ IDLE_LIMIT_S: Final = 10
 ACT: Final = f"""
 select set_config('idle_in_transaction_session_timeout', '{IDLE_LIMIT_S}s', true), set_config('role', $1, true),
     set_config('batchcast.owner', $2, true)"""
-# Whatever the statistics say: those of tables that are just being filled are always wrong.
-ACT_BY_INDEX: Final = ACT + "".join(
+# Whatever the statistics say: those of tables that are just being filled are always wrong. Nobody waits for the disk: what a
+# crash of PostgreSQL takes away with its last moments are whole batches, whose people then wait as before.
+ACT_BY_INDEX: Final = f"{ACT}, set_config('synchronous_commit', 'off', true)" + "".join(
     f", set_config('enable_{plan}', 'off', true)"
     for plan in ("seqscan", "bitmapscan", "hashjoin", "mergejoin", "material", "sort")
 )
@@ -130,6 +132,11 @@ def told(error: Exception) -> str:
 def turned(width: int, rows: Iterable[tuple[object, ...]]) -> list[list[object]]:
     """Rows of so many values as the columns that unnest takes."""
     return [list(column) for column in zip(*rows, strict=True)] or [[] for _ in range(width)]
+
+
+def numerals(column: Iterable[int | None]) -> str:
+    """Whole numbers as the text of an array, null where there is none: of a list asyncpg looks at each element twice."""
+    return f"{{{orjson.dumps(list(column))[1:-1].decode()}}}"
 
 
 def no_person(celebrity: int) -> Refused:

@@ -83,7 +83,7 @@ class Tiers:
         self._db, self._bus, self._clock = parts.db, parts.bus, parts.clock
         self._seed = seed_of(parts.settings.tiers_seed)
         self._settings = parts.settings
-        self._worker = Worker(parts.db, parts.bus, parts.clock, parts.tasks, self._seed, parts.settings.tiers_batch)
+        self._worker = Worker(parts.db, parts.bus, parts.clock, self._seed, parts.settings.tiers_batch)
         self.figures = figures.Figures()
         self.counts = {"planned": 0, "classified": 0, "failed": 0}
         self._check: Check | None = None

@@ -119,5 +119,5 @@ def _left(rotation: Rotation, month: int, visits: Sequence[Visit]) -> int:
 
 def with_cities(rotation: Rotation, visits: Sequence[Visit]) -> Rotation:
     """The rotation with the cities of the visits in it, which are in the order of their days."""
-    found = dict.fromkeys(visit.city for visit in visits if rotation.first <= visit.day < rotation.end)
-    return replace(rotation, cities=tuple(found))
+    found = tuple(dict.fromkeys([visit.city for visit in visits if rotation.first <= visit.day < rotation.end]))
+    return rotation if found == rotation.cities else replace(rotation, cities=found)

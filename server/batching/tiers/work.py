@@ -3,8 +3,8 @@
     worker.turn(run)          some batches, for about TURN_S: what a loop does
     worker.complete(run)      all of them: what a command does
 
-Both work in LANES side by side: while one lane waits for PostgreSQL another one plans. Planning itself never holds the
-event loop for much longer than SLICE_S. A run ends when nobody waits for it, also those that another process has in hand
+Planning has two lanes side by side: while one waits for PostgreSQL the other one plans. Neither holds the event
+loop for much longer than SLICE_S. A run ends when nobody waits for it, also those that another process has in hand
 just now; until then a turn that finds nobody free says so and is called again a little later.
 
 Whoever follows the topic `tiers` is told how far a run is: the batch's transaction says on the bus that it has moved, at
@@ -13,10 +13,8 @@ most every TOLD_EVERY_S, and always when it ends.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import reduce
 from math import inf
 from typing import Final
 
@@ -30,20 +28,19 @@ from server.batching.tiers.store import TOPIC, batching, serving
 from server.edge.bus import Bus
 from server.edge.clock import Clock
 from server.edge.postgres import Connection, Database
-from server.edge.tasks import Tasks
-from server.errors import Unavailable
+from server.edge.tasks import both
 
 TURN_S: Final = 1.0
-SLICE_S: Final = 0.004
-LANES: Final = 2
-"""More would only wait for the one interpreter and the one PostgreSQL."""
+SLICE_S: Final = 0.002
 TOLD_EVERY_S: Final = 0.5
 SEEN_EVERY_S: Final = 0.1
 """Whoever completes a run sees it so often; and at its end."""
 AGAIN_S: Final = 0.2
 """Another process has the last people of a run: look again after this."""
-CLASSIFY_BATCHES: Final = 10
-"""Classification writes little per person, so that many batches of planning make one of its own."""
+CLASSIFY_BATCHES: Final = 40
+"""Classification writes little per person, so that many batches of planning make one of its own ..."""
+CLASSIFY_MOST: Final = 2_000
+"""... of this many people at most."""
 PLACES_MOST: Final = 100
 """Runs whose place is kept in memory; without it a turn looks from the first person on."""
 
@@ -82,11 +79,10 @@ class Breath:
 class Worker:
     """See the module's docstring."""
 
-    def __init__(self, db: Database, bus: Bus, clock: Clock, tasks: Tasks, seed: bytes, batch: int) -> None:
+    def __init__(self, db: Database, bus: Bus, clock: Clock, seed: bytes, batch: int) -> None:
         self._db = db
         self._bus = bus
         self._clock = clock
-        self._tasks = tasks
         self._seed = seed
         self._size = batch
         self._places: dict[int, int] = {}
@@ -111,21 +107,13 @@ class Worker:
         return view
 
     async def _lanes(self, run: RunView, until: float = inf, told: Callable[[RunView], None] | None = None) -> Progress:
-        """Batches side by side until none is free or the time is up; classification goes one after the other by itself."""
-        many = LANES if run.kind == "generate" else 1
-        lanes = [self._tasks.start(f"tiers lane {run.id}-{n}", self._lane(run, until, told)) for n in range(many)]
-        try:
-            return _together(await asyncio.gather(*lanes))
-        finally:
-            for lane in lanes:
-                lane.cancel()
-
-    async def _lane(self, run: RunView, until: float, told: Callable[[RunView], None] | None) -> Progress | Unavailable:
-        """PostgreSQL away is no task's death: the turn fails of it."""
-        try:
+        """Batches until none is free or the time is up: two lanes of planning, or one of classification, which writes one
+        part while it decides the next by itself. More lanes would only wait for the one interpreter and PostgreSQL."""
+        if run.kind == "classify":
             return await self._batches(run, until, told)
-        except Unavailable as error:
-            return error
+        one, other = await both(self._batches(run, until, told), self._batches(run, until, told))
+        # What is held when the first of them ends may be the other's people.
+        return replace(_added(one, other), more=one.more or other.more, held=one.held and other.held)
 
     async def _batches(self, run: RunView, until: float, told: Callable[[RunView], None] | None) -> Progress:
         at = self._clock.monotonic()
@@ -149,9 +137,8 @@ class Worker:
 
     async def _classify(self, run: RunView) -> Batch:
         async with batching(self._db) as connection:
-            batch = await classify_batch(
-                connection, run, self._size * CLASSIFY_BATCHES, self._seed, Breath(self._clock)
-            )
+            size = min(self._size * CLASSIFY_BATCHES, CLASSIFY_MOST)
+            batch = await classify_batch(connection, run, size, self._seed, Breath(self._clock))
             await self._tell(connection, run.id)
         return batch
 
@@ -175,6 +162,9 @@ class Worker:
                 await self._bus.publish(connection, TOPIC, {"runs": [run.id]})
         self._told_at.pop(run.id, None)
         if ended is not None:
+            if ended.done >= runs.ANALYZE_FROM:
+                async with self._db.connection() as connection:
+                    await connection.execute(runs.ANALYZE[run.kind])
             log.info(
                 "tiers run ended",
                 run=run.id,
@@ -191,16 +181,6 @@ class Worker:
         if now - self._told_at.get(run, -TOLD_EVERY_S) >= TOLD_EVERY_S:
             self._told_at[run] = now
             await self._bus.publish(connection, TOPIC, {"runs": [run]})
-
-
-def _together(lanes: Sequence[Progress | Unavailable]) -> Progress:
-    """What lanes did side by side. They end one by one: what is held when the first ends may be the others' people."""
-    done: list[Progress] = []
-    for one in lanes:
-        if isinstance(one, Unavailable):
-            raise one
-        done.append(one)
-    return replace(reduce(_added, done), more=any(one.more for one in done), held=all(one.held for one in done))
 
 
 def _added(one: Progress, other: Progress) -> Progress:

@@ -66,7 +66,7 @@ create table tiers.celebrities (
     check (override_reason is null or override_tier is not null),
     check ((review_tier is null) = (review_reason is null)),
     check ((country is not null) = (coalesce(country_source, 'unknown') <> 'unknown'))
-);
+) with (fillfactor = 50); -- Every row is written twice, by its import and when its country is decided: in place, where there is room.
 
 -- Names as they are compared: folded, without punctuation and case. A name may be several people's; then it names nobody.
 create table tiers.aliases (
@@ -276,6 +276,7 @@ create table tiers.run_items (
     primary key (run_id, celebrity_id),
     check (status in ('done', 'replaced') or reason is not null)
 ) with (fillfactor = 90);
+create index items_told on tiers.run_items (run_id) where reason is not null;
 create unique index items_month on tiers.run_items (celebrity_id, month) where status = 'done';
 
 -- Verifications of one tier and month, or of the foundation (no tier, no month). A later change makes one `stale`.

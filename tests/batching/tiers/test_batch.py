@@ -14,6 +14,7 @@ from server.batching.tiers.work import Worker
 from server.edge.clock import SystemClock, VirtualClock
 from server.edge.postgres import Database
 from server.errors import Code, Refused
+from tests.batching.imports.world import until
 from tests.batching.tiers.world import (
     ADMIN,
     FAR,
@@ -52,6 +53,16 @@ async def test_a_month_of_every_tier_is_planned_and_passes_its_verification(db: 
             assert found.people == 20
     assert await ask(db, "select count(*) from tiers.availability where status <> 'available'") == 0
     assert await ask(db, "select count(*) from tiers.availability a join tiers.cities c on c.id = a.city_id") > 0
+
+
+async def test_slots_and_cooldowns_agree_on_how_long_a_city_is_left_alone(db: Database) -> None:
+    async with opened(db) as place:
+        await classified(place.tiers, crowd(40, "D"))
+        await generate(place.tiers)
+    sql = """select array_agg(distinct a.cooldown order by a.cooldown)::int[],
+            bool_and(a.cooldown = c.months and a.local_date = c.last_visit)
+        from tiers.availability a join tiers.city_cooldown c using (celebrity_id, city_id)"""
+    assert tuple((await rows_of(db, sql))[0]) == ([3, 4, 5, 6], True)
 
 
 async def test_running_twice_creates_nothing(db: Database) -> None:
@@ -110,7 +121,7 @@ async def test_people_that_another_process_has_in_hand_are_waited_for_and_taken_
     async with opened(db, tiers_batch=5) as place:
         await classified(place.tiers, crowd(30, "D"))
         run = (await place.tiers.generate("D", FAR, ADMIN, override=True)).run
-        worker = Worker(db, place.bus, SystemClock(), place.tasks, seed_of("batchcast"), 5)
+        worker = Worker(db, place.bus, SystemClock(), seed_of("batchcast"), 5)
         other = await db.dedicated()
         transaction = other.transaction()
         await transaction.start()
@@ -123,6 +134,32 @@ async def test_people_that_another_process_has_in_hand_are_waited_for_and_taken_
         await transaction.rollback()
         await other.close()
         assert (await worker.complete(run.id)).done == 30
+
+
+async def test_while_one_lane_waits_the_other_goes_on(db: Database) -> None:
+    async with opened(db, tiers_batch=5) as place:
+        await classified(place.tiers, crowd(40, "D"))
+        run = (await place.tiers.generate("D", FAR, ADMIN, override=True)).run
+        worker = Worker(db, place.bus, SystemClock(), seed_of("batchcast"), 5)
+        other = await db.dedicated()
+        transaction = other.transaction()
+        await transaction.start()  # It is about to have planned somebody: whoever else writes that must wait and see.
+        await other.execute(
+            "insert into tiers.run_items (run_id, celebrity_id, month, status) select 0, 1, month, 'done' from tiers.runs where id = $1",
+            run.id,
+        )
+        turn = asyncio.create_task(worker.turn(run))
+        await until(lambda: done_are(place, run.id, 35))
+        assert not turn.done()
+        await transaction.rollback()
+        await other.close()
+        await turn
+        assert (await worker.complete(run.id)).done == 40
+        assert await passed(place, "D")
+
+
+async def done_are(place: Place, run: int, many: int) -> bool:
+    return (await place.tiers.run(run)).done == many
 
 
 async def test_one_person_failing_is_reported_and_the_others_are_planned(db: Database) -> None:

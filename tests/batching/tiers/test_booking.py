@@ -14,6 +14,7 @@ from server.batching.tiers.store import reading
 from server.core.identity import ANONYMOUS, Identity
 from server.edge.postgres import Database
 from server.errors import Code, Refused
+from tests.batching.imports.world import until
 from tests.batching.tiers.world import (
     ADMIN,
     EVE,
@@ -296,3 +297,67 @@ async def test_the_database_itself_refuses_two_slots_at_once(place: Place) -> No
         await tell(place.db, sql)
     await tell(place.db, "update tiers.availability set status = 'expired'")
     await tell(place.db, sql)
+
+
+SLOT = """insert into tiers.availability (celebrity_id, meeting_type, duration, starts_at, ends_at, local_date, price_cents)
+    select 2, 'virtual'::tiers.meeting, {minutes}, at, at + interval '{minutes} minutes', at::date, 1
+    from (select timestamptz '2100-01-01 10:00Z' + interval '{shift} minutes' as at) t"""
+
+
+@pytest.mark.parametrize(
+    ("shift", "minutes", "apart"),
+    [
+        (-60, 60, True),
+        (-45, 60, False),
+        (-15, 15, True),
+        (0, 15, False),
+        (15, 15, False),
+        (30, 15, True),
+        (30, 60, True),
+    ],
+)
+async def test_slots_may_touch_and_not_overlap(place: Place, shift: int, minutes: int, apart: bool) -> None:
+    await tell(place.db, SLOT.format(shift=0, minutes=30))
+    if apart:
+        await tell(place.db, SLOT.format(shift=shift, minutes=minutes))
+    else:
+        with pytest.raises(asyncpg.ExclusionViolationError) as error:
+            await tell(place.db, SLOT.format(shift=shift, minutes=minutes))
+        assert error.value.constraint_name == "availability_apart"
+
+
+async def test_two_slots_of_one_statement_may_not_overlap_either(place: Place) -> None:
+    sql = SLOT.format(shift=0, minutes=30) + " union all " + SLOT.format(shift=15, minutes=30).partition(")")[2]
+    with pytest.raises(asyncpg.ExclusionViolationError):
+        await tell(place.db, sql)
+
+
+async def test_a_slot_neither_moves_onto_another_nor_comes_back_under_one(place: Place) -> None:
+    await tell(place.db, SLOT.format(shift=0, minutes=30))
+    await tell(place.db, SLOT.format(shift=60, minutes=30))
+    with pytest.raises(asyncpg.ExclusionViolationError):
+        await tell(
+            place.db,
+            """update tiers.availability set starts_at = '2100-01-01 10:15Z', ends_at = '2100-01-01 10:45Z'
+                where starts_at = '2100-01-01 11:00Z'""",
+        )
+    await tell(place.db, "update tiers.availability set status = 'expired' where starts_at = '2100-01-01 10:00Z'")
+    await tell(place.db, SLOT.format(shift=15, minutes=15))
+    with pytest.raises(asyncpg.ExclusionViolationError):
+        await tell(place.db, "update tiers.availability set status = 'available' where starts_at = '2100-01-01 10:00Z'")
+
+
+async def test_of_two_transactions_that_add_overlapping_slots_the_later_one_sees_the_other(place: Place) -> None:
+    async with place.db.connection() as one, place.db.connection() as other:
+        first = one.transaction()
+        await first.start()
+        await one.execute(SLOT.format(shift=0, minutes=30))
+        second = asyncio.create_task(other.execute(SLOT.format(shift=15, minutes=30)))
+        await until(lambda: ask(place.db, WAITING, other.get_server_pid()))
+        await first.commit()
+        with pytest.raises(asyncpg.ExclusionViolationError):
+            await second
+    assert await ask(place.db, "select count(*) from tiers.availability where starts_at >= '2100-01-01'") == 1
+
+
+WAITING = "select wait_event_type = 'Lock' from pg_stat_activity where pid = $1"

@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from server.batching.tiers.classifying import PART
 from server.batching.tiers.rules import TIERS
 from server.edge.postgres import Database
 from server.errors import Refused
@@ -172,3 +173,45 @@ async def test_a_stopped_run_goes_on_when_it_is_resumed(db: Database) -> None:
         assert (await place.tiers.complete(run.id)).done == 3
         with pytest.raises(Refused, match="no run"):
             await place.tiers.classify("all", ADMIN, resume=True)
+
+
+async def test_those_who_fail_in_different_parts_of_a_batch_are_reported_and_the_others_are_classified(
+    db: Database,
+) -> None:
+    bad = (5, PART + 7, 2 * PART + 1)
+    async with opened(db) as place:
+        await bring(place.tiers, crowd(2 * PART + 20))
+        await tell(db, f"alter table tiers.celebrity_pricing add constraint broken check (celebrity_id not in {bad})")
+        run = await classify(place.tiers)
+        assert (run.status, run.done, run.failed, run.unchanged) == ("done", 2 * PART + 17, 3, 0)
+        assert tuple(one.celebrity_id for one in await place.tiers.items(run.id, "failed")) == bad
+        await tell(db, "alter table tiers.celebrity_pricing drop constraint broken")
+        run = await classify(place.tiers)
+        assert (run.done, run.failed, run.unchanged) == (3, 0, 2 * PART + 17)
+        assert await ask(db, "select count(*) from tiers.celebrity_pricing") == 6 * (2 * PART + 20)
+
+
+async def test_packages_are_active_for_the_kinds_that_are_allowed(db: Database) -> None:
+    async with opened(db) as place:
+        await classified(place.tiers, [row(1), row(2, allow_virtual=False), row(3, allow_physical=False)])
+    sql = "select celebrity_id, meeting_type::text from tiers.celebrity_pricing where active order by 1, meeting_type, duration"
+    physical, virtual = ["physical"] * 3, ["virtual"] * 3
+    expected = (
+        [(1, kind) for kind in physical + virtual] + [(2, kind) for kind in physical] + [(3, kind) for kind in virtual]
+    )
+    assert [tuple(one) for one in await rows_of(db, sql)] == expected
+
+
+async def test_a_package_that_is_missing_comes_back_and_the_others_stay_as_they_are(db: Database) -> None:
+    packages = "select p::text from tiers.celebrity_pricing p where duration <> 30 order by p"
+    async with opened(db) as place:
+        await classified(place.tiers, [row(1), row(2, allow_virtual=False)])
+        whole, before = await rows_of(db, WITHOUT_TIMES), await rows_of(db, packages)
+        await tell(db, "delete from tiers.celebrity_pricing where duration = 30")
+        assert (await classify(place.tiers)).done == 2
+        assert await rows_of(db, packages) == before
+        assert await rows_of(db, WITHOUT_TIMES) == whole
+
+
+WITHOUT_TIMES = """
+select celebrity_id, meeting_type::text, duration, price_cents, active from tiers.celebrity_pricing order by 1, 2, 3"""

@@ -18,7 +18,7 @@ from server.batching.tiers.classify import appraise
 from server.batching.tiers.judge import Offered, availability, foundation
 from server.batching.tiers.months import DAY_S, date_of, days_of, month_named
 from server.batching.tiers.plan import Kept, Request
-from server.batching.tiers.pool import pool
+from server.batching.tiers.pool import Atlas, pool
 from server.batching.tiers.rotations import allowance
 from server.batching.tiers.rules import HOURS, LEAD_DAYS, RULES, TIERS, Kind, Person, PlanError, Tier
 from tests.batching.tiers.invented import (
@@ -541,7 +541,7 @@ def test_every_country_and_city_is_in_somebodys_pool_about_equally_often() -> No
 
 
 def test_a_list_of_cities_that_is_too_short_is_an_error_in_words() -> None:
-    few = {country: ATLAS[country] for country in list(ATLAS)[:12]}
+    few = Atlas({country: ATLAS.cities[country] for country in list(ATLAS.cities)[:12]})
     assert len(pool("S", "p", None, SEED, few)) == 36
     with pytest.raises(PlanError, match="only 11 countries"):
-        pool("S", "p", next(iter(few)), SEED, few)
+        pool("S", "p", next(iter(few.cities)), SEED, few)
