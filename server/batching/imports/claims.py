@@ -65,52 +65,56 @@ with released as (
 update imports.batch_processing_workers set status = 'stopped', current_job = null, last_heartbeat = clock_timestamp(),
     jobs_processed = $2, total_members_processed = $3
 where id = $1 and status = 'active' returning (select count(*) from told)"""  # noqa: S608  names are ours
-# Ends claims, adds them to the day, and claims the next, all or nothing. `ended` and `next` cannot meet: one takes rows that
+# Ends claims, adds them to the day, and claims the next, all or nothing. `told` and `next` cannot meet: one names rows that
 # are processing, the other rows that are pending. (Processing is asked for by its worker_id: by its status the planner would
-# choose queue_held over the key, and compare each claim with each.) The bus is told in the same statement: a transaction around
-# three would cost as much again as a small batch. A job of a file goes only to who looks into the folder that the file is in.
+# choose queue_held over the key, and compare each claim with each.) Both are one update, since each update opens the table and its
+# indexes anew, and the bus is told in the same statement: a transaction around three would cost as much again as a small batch.
+# A job of a file goes only to who looks into the folder that the file is in.
 #
 # Most claims end well: $4 to $8 speak of the first ones alone, and unnest fills up with null for those. Numbers come as text,
 # since asyncpg looks at each element of an array.
 TURN: Final = f"""
-with told as (
-    select * from unnest($2::text::bigint[], $3::text::bigint[], $4::text[], $5::int[], $6::float8[], $7::text[], $8::bool[])
-        as t (id, lease, new_status, failures, delay_s, problem, afresh)
-), ended as (
+with next as (
+    select id from {_QUEUE}
+    where status = 'pending'
+        and exists (select from imports.batch_processing_workers w where w.id = $1 and w.status = 'active')
+        and (folder is null or folder = (select w.folder from imports.batch_processing_workers w where w.id = $1))
+    order by tier, turn, id limit $9 for update skip locked
+), moved as (
     update {_QUEUE} q
-    set status = coalesce(t.new_status, 'completed'), retry_count = coalesce(t.failures, q.retry_count), error = t.problem,
-        worker_id = null, next_attempt_at = clock_timestamp() + make_interval(secs => t.delay_s),
-        waiting_since = case when t.new_status = 'pending' then clock_timestamp() else q.waiting_since end,
-        finished_at = case when t.new_status is null or t.new_status in ('completed', 'failed') then clock_timestamp() end,
-        cursor = case when t.afresh then null else q.cursor end, drained = q.drained and t.afresh is not true
-    from told t where q.id = t.id and q.lease = t.lease and q.worker_id is not null
-    returning q.id, q.status, q.seen, extract(epoch from clock_timestamp() - q.started_at)::float8 as seconds
+    set status = case when m.lease is null then 'processing' else coalesce(m.new_status, 'completed') end,
+        worker_id = case when m.lease is null then $1 end, lease = q.lease + (m.lease is null)::int,
+        claimed_at = case when m.lease is null then clock_timestamp() else q.claimed_at end,
+        started_at = case when m.lease is null then coalesce(q.started_at, clock_timestamp()) else q.started_at end,
+        retry_count = coalesce(m.failures, q.retry_count), error = case when m.lease is null then q.error else m.problem end,
+        next_attempt_at = clock_timestamp() + make_interval(secs => m.delay_s),
+        waiting_since = case when m.new_status = 'pending' then clock_timestamp() else q.waiting_since end,
+        finished_at = case when m.lease is not null and coalesce(m.new_status, 'completed') in ('completed', 'failed')
+            then clock_timestamp() end,
+        cursor = case when m.afresh then null else q.cursor end, drained = q.drained and m.afresh is not true
+    from (
+        select * from unnest($2::text::bigint[], $3::text::bigint[], $4::text[], $5::int[], $6::float8[], $7::text[], $8::bool[])
+            as t (id, lease, new_status, failures, delay_s, problem, afresh)
+        union all select id, null, null, null, null, null, null from next
+    ) m
+    where q.id = m.id and (m.lease is null or q.lease = m.lease and q.worker_id is not null)
+    returning m.lease is null as claimed, {", ".join(f"q.{name}" for name in _JOB)}, q.tier, q.turn, q.status,
+        extract(epoch from clock_timestamp() - q.started_at)::float8 as spent
 ), sums as (
     select array_agg(id) as ids, count(*) filter (where status = 'completed') as completed,
         count(*) filter (where status = 'failed') as failed,
         coalesce(sum(seen) filter (where status = 'completed'), 0) as members,
-        sum(seconds) filter (where status in ('completed', 'failed')) as seconds
-    from ended having count(*) > 0
+        sum(spent) filter (where status in ('completed', 'failed')) as seconds
+    from moved where not claimed having count(*) > 0
 ), counted as (
     insert into imports.stats_shard as s (date, worker_id, completed, failed, members, seconds)
     select (clock_timestamp() at time zone 'utc')::date, $1::bigint, completed, failed, members, seconds
     from sums where completed + failed > 0
     on conflict (date, worker_id) do update set completed = s.completed + excluded.completed,
         failed = s.failed + excluded.failed, members = s.members + excluded.members, seconds = s.seconds + excluded.seconds
-), next as (
-    select id from {_QUEUE}
-    where status = 'pending'
-        and exists (select from imports.batch_processing_workers w where w.id = $1 and w.status = 'active')
-        and (folder is null or folder = (select w.folder from imports.batch_processing_workers w where w.id = $1))
-    order by tier, turn, id limit $9 for update skip locked
-), claimed as (
-    update {_QUEUE} q
-    set status = 'processing', worker_id = $1, lease = q.lease + 1, claimed_at = clock_timestamp(),
-        started_at = coalesce(q.started_at, clock_timestamp())
-    from next where q.id = next.id
-    returning {", ".join(f"q.{name}" for name in _JOB)}
 ), {publishing("$10", f"'{TOPIC}'", "json_build_object('jobs', ids)", "sums", "$11")}
-select ids as ended, {_NO_JOB} from sums union all select null, * from claimed"""  # noqa: S608  names are ours
+select ids as ended, {_NO_JOB} from sums union all
+(select null, {", ".join(_JOB)} from moved where claimed order by tier, turn, id)"""  # noqa: S608  names are ours
 # After an answer that was lost: what was claimed by it is nobody's.
 RECONCILE: Final = f"""
 update {_QUEUE} set status = 'pending', worker_id = null, waiting_since = clock_timestamp()
