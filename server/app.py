@@ -35,7 +35,7 @@ from server.batching.sinks import LogSink, MailServer, MailSink, TopicSink, Webh
 from server.batching.tiers import figures as tier_figures
 from server.batching.tiers.lookup import Lookup
 from server.batching.tiers.tiers import LED, Tiers
-from server.edge import logs
+from server.edge import garbage, logs
 from server.edge.bus import Bus
 from server.edge.clock import Clock, SystemClock
 from server.edge.embedded import EmbeddedPostgres, locate
@@ -58,8 +58,6 @@ ALERTS_MS: Final = 10_000
 RETIRE_MS: Final = 3_600_000
 BUS_MS: Final = 2000
 RETAIN_MS: Final = 60_000
-COLLECT: Final = (50_000, 20, 1_000_000)
-"""Objects and rounds before a collection of the young, the middle-aged, all: the last never comes by itself."""
 COLLECT_MS: Final = 600_000
 LANES: Final = "imports-lane-"
 
@@ -92,9 +90,7 @@ class App:
             await self.stop()
             raise
         self.panel.start()
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(*COLLECT)
+        garbage.settle(itself=False)
         log.info("server started", events=count, http=self.http_url, ws=self.ws_url, node=self.node)
 
     async def _open_database(self) -> None:

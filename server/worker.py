@@ -23,7 +23,7 @@ from server.batching.ledger import Ledger
 from server.batching.loop import Loop, Occasion, Turn, TurnRecord
 from server.batching.panel import Panel
 from server.batching.parts import Parts
-from server.edge import logs
+from server.edge import garbage, logs
 from server.edge.attached import attached
 from server.edge.bus import Bus
 from server.edge.clock import Clock, SystemClock
@@ -67,6 +67,7 @@ class Worker:
             await self.stop()
             raise
         self.panel.start()
+        garbage.settle()
         port = None if self._listener is None else self._listener.port
         log.info("worker started", lanes=self.settings.imports_lanes, node=self.node, metrics_port=port)
 

@@ -112,7 +112,8 @@ def new_database(cluster: str) -> Iterator[Callable[[str], str]]:
 
     def make(source: str) -> str:
         name = f"test_{next(numbers)}"
-        run_apart(tell(cluster, f"create database {name} template {source}"))
+        # Copied file by file: by way of the log, which is the default, takes eight times as long.
+        run_apart(tell(cluster, f"create database {name} template {source} strategy file_copy"))
         made.append(name)
         return named(cluster, name)
 

@@ -12,7 +12,7 @@ from server.settings.provider import Provider
 
 
 def _capacity(platform: str, default: int) -> Any:
-    doc = f"Businesses of {platform} that one batch holds; batches that there are keep what they were made with."
+    doc = f"Businesses of {platform} that one batch holds; a change reaches the batches that there are within the hour."
     return setting(default, doc, group="Schedules", ge=1, le=1_000)
 
 

@@ -26,7 +26,7 @@ from server.batching.imports.queue import Queue, Terms
 from server.batching.ledger import Ledger
 from server.batching.loop import Loop, Occasion, Turn
 from server.batching.panel import Panel
-from server.edge import logs
+from server.edge import garbage, logs
 from server.edge.bus import Bus, Envelope
 from server.edge.clock import SystemClock
 from server.edge.postgres import Database, migrate
@@ -97,6 +97,7 @@ class Ours:
         """From the first claim until what was wanted is done, or another line comes, and all is handed back."""
         self.wanted = wanted
         self.panel.start()
+        garbage.settle()
         await (self.enough.wait() if wanted else line())
         await self.panel.stop()
         await self.queue.close()

@@ -71,7 +71,8 @@ from tiers.celebrities c left join tiers.celebrity_settings s on s.celebrity_id 
 VERDICTS: Final = """
 select distinct on (tier) tier::text, case when stale then 'stale' when passed then 'passed' else 'failed' end
 from tiers.verifications where tier is not null and month = $1 order by tier, id desc"""
-# Somebody who failed in the newest run that was ended does not wait: planning again would fail again.
+# Somebody who failed in the newest run that was ended does not wait: planning again would fail again. A tier with nobody in it is
+# planned without a run.
 PLANNED: Final = """
 select t.tier from unnest($2::text[]) t (tier) cross join lateral (
     select max(id) as run from tiers.runs where kind = 'generate' and tier = t.tier::tiers.tier and month = $1 and status = 'done'
@@ -80,7 +81,10 @@ select t.tier from unnest($2::text[]) t (tier) cross join lateral (
     select from tiers.celebrity_settings s join tiers.celebrities c on c.id = s.celebrity_id
     where s.tier = t.tier::tiers.tier and c.excluded is null and not exists (
         select from tiers.run_items i where i.celebrity_id = s.celebrity_id and i.month = $1 and i.status = 'done')
-    and not exists (select from tiers.run_items i where i.run_id = newest.run and i.celebrity_id = s.celebrity_id))"""
+    and not exists (select from tiers.run_items i where i.run_id = newest.run and i.celebrity_id = s.celebrity_id))
+union select t.tier from unnest($2::text[]) t (tier) where (
+    select true from tiers.celebrity_settings s join tiers.celebrities c on c.id = s.celebrity_id
+    where s.tier = t.tier::tiers.tier and c.excluded is null limit 1) is null"""
 LEFT_OUT: Final = """
 insert into tiers.run_items (run_id, celebrity_id, month, status, reason)
 select $1, c.id, $2, 'skipped', 'left out: ' || c.excluded

@@ -12,7 +12,7 @@ import pytest
 from server.batching.ledger import Ledger
 from server.batching.panel import Panel
 from server.batching.parts import Follow, Parts
-from server.batching.tiers import figures
+from server.batching.tiers import figures, runs
 from server.batching.tiers.catalogue import Wanted
 from server.batching.tiers.months import month_named, name_of
 from server.batching.tiers.reports import warning
@@ -119,6 +119,18 @@ async def test_the_month_that_begins_soon_is_planned_and_verified_from_s_to_d(db
         assert {one.month for one in runs} == {name_of(ahead(60))}
         record = await place.panel.loop(figures.MONTHLY).run_now()
         assert record.detail["action"] == "rest"
+
+
+async def test_a_tier_is_planned_when_a_run_has_passed_over_all_of_it_or_nobody_is_in_it(db: Database) -> None:
+    async def planned() -> set[str]:
+        async with db.connection() as connection:
+            return set((await runs.month_state(connection, FAR)).planned)
+
+    async with opened(db) as place:
+        await classified(place.tiers, [row(1, "S"), row(2, "B"), row(3, "B"), row(4, "D", excluded="left")])
+        assert await planned() == {"A", "C", "D"}
+        await generate(place.tiers, "S")
+        assert await planned() == {"S", "A", "C", "D"}
 
 
 async def test_the_month_stops_with_an_alert_at_the_first_tier_that_fails(db: Database) -> None:
