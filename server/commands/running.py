@@ -64,6 +64,7 @@ def demo(host: Host = None, http_port: HttpPort = None, ws_port: WsPort = None, 
     """Run a server with sample events all over the world whose popularity moves all the time."""
     from server.app import run
 
+    err.print("Starting; the first start compiles the scoring engine, for about half a minute …")
     given = {name: value for name, value in os.environ.items() if value != ""}
     with provider(given) as imports, scraper(given, http_port) as schedules:
         settings = _settings({**DEMO, **imports, **schedules, **given}, host, http_port, ws_port, data_dir)
