@@ -26,7 +26,7 @@ from server.commands.importing import Report, import_chunks, send_rows
 from server.commands.scraping import TRIGGER_MS, Scrapes, scraper
 from server.commands.showing import ORDER_MS, Orders, provider
 from server.commands.showing_tiers import STEP_MS, Casting
-from server.commands.showing_tracking import HURRY_MS, Clips, pace
+from server.commands.showing_tracking import HURRY_MS, Clips, begun, pace
 from server.edge.attached import attached
 from server.edge.clock import SystemClock
 from server.errors import StartRefused
@@ -67,7 +67,8 @@ def demo(host: Host = None, http_port: HttpPort = None, ws_port: WsPort = None, 
     from server.app import run
 
     given = {name: value for name, value in os.environ.items() if value != ""}
-    with provider(given) as imports, scraper(given, http_port) as schedules:
+    folder = data_dir or Path(given.get("DATA_DIR") or DEMO["DATA_DIR"])
+    with provider(given) as imports, scraper(given, http_port, begun(folder)) as schedules:
         tracking = pace(given) if schedules else {}
         settings = _settings({**DEMO, **imports, **schedules, **tracking, **given}, host, http_port, ws_port, data_dir)
         code = run(settings, _started(settings, imports=bool(imports), schedules=bool(schedules)))

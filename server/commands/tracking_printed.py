@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Final
 
@@ -10,7 +11,7 @@ from rich.table import Table
 
 from server.commands.calling import Json, out
 from server.commands.jobs import rows_of
-from server.commands.operating import inner, moment, number
+from server.commands.operating import every, inner, moment, number
 from server.commands.printed import table, whole
 from server.core import money
 
@@ -196,7 +197,6 @@ def quota(row: Json) -> str:
 def plan(answer: Json) -> None:
     """What so many clips need, what runs can do, and which plan is enough."""
     given, runs_ = inner(answer, "given"), inner(answer, "capacity")
-    hours = f"{number(given.get('runEveryMs')) / HOUR_MS:g} h"
     out.print(
         f"{whole(given.get('clipsPerWeek'))} clips a week that live for {whole(given.get('lifeDays'))} days: "
         f"{whole(answer.get('liveClips'))} live clips (now there are {whole(inner(answer, 'actual').get('liveClips'))})"
@@ -207,12 +207,16 @@ def plan(answer: Json) -> None:
     )
     enough = "enough" if runs_.get("enough") else f"too few: a run would have to take {whole(runs_.get('clipsPerRun'))}"
     out.print(
-        f"runs of {whole(given.get('runClips'))} clips every {hours}: {whole(runs_.get('perDay'))} looks a day, "
+        f"runs of {whole(given.get('runClips'))} clips every {_hours(given.get('runEveryMs'))}: {whole(runs_.get('perDay'))} looks a day, "
         f"{whole(runs_.get('perWeek'))} a week, of {whole(answer.get('checksPerDay'))} a day: {enough}"
     )
     out.print(_plans(rows_of(answer, "plans"), answer.get("cheapest")))
     if answer.get("cheapest") is None:
         out.print("none of the plans is enough: ask for fewer looks, or for more posts in a call")
+
+
+def _hours(ms: object) -> str:
+    return f"{number(ms) / HOUR_MS:g} h" if number(ms) >= HOUR_MS else every(ms)
 
 
 def _plans(rows: Sequence[Json], cheapest: object) -> Table:
@@ -231,10 +235,17 @@ def stats(answer: Json) -> None:
     out.print(quota(inner(answer, "quota")), markup=False)
     out.print(_actors(rows_of(answer, "actors")))
     for name in ("clips", "failed", "campaigns", "waiting"):
-        words = (f"{_amount(value)} {word}" for word, value in inner(answer, name).items())
+        words = (f"{_amount(value)} {_words(word)}" for word, value in inner(answer, name).items())
         out.print(f"{name}: {', '.join(words)}", markup=False)
-    amounts = (f"{dollars(value)} {word.removesuffix('Cents')}" for word, value in inner(answer, "money").items())
+    amounts = (
+        f"{dollars(value)} {_words(word.removesuffix('Cents'))}" for word, value in inner(answer, "money").items()
+    )
     out.print(f"money: {', '.join(amounts)}", markup=False)
+
+
+def _words(name: str) -> str:
+    """payoutsPending as a person writes it."""
+    return re.sub("[A-Z]", lambda letter: f" {letter[0].lower()}", name)
 
 
 def _amount(value: object) -> str:
@@ -266,7 +277,18 @@ def _actors(rows: Sequence[Json]) -> Table:
 def campaigns(rows: Sequence[Json]) -> Table:
     """Campaigns; their money for whoever may see it."""
     said = table(
-        "id", "name", "status", "per 1,000", "budget", "reserved", "spent", "left", "", "submissions", "from", "created"
+        "id",
+        "name",
+        "status",
+        "per 1,000",
+        "budget",
+        "reserved",
+        "spent",
+        "left",
+        "used",
+        "submissions",
+        "from",
+        "created",
     )
     for row in rows:
         amounts = (dollars(row.get(name)) for name in ("budgetCents", "reservedCents", "spentCents", "leftCents"))

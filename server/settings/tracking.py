@@ -173,10 +173,11 @@ class Tracking(BaseModel):
         le=1_000,
     )
     tracking_keep_days: int = setting(
-        400, "Days that counts of views and notifications are kept.", group="Tracking", ge=1, le=3650
-    )
-    tracking_keep_runs_days: int = setting(
-        90, "Days that runs and failed scrapes which are resolved are kept.", group="Tracking", ge=1, le=3650
+        400,
+        "Days that counts of views, runs, what failed in them, and notifications are kept.",
+        group="Tracking",
+        ge=1,
+        le=3650,
     )
 
 

@@ -23,6 +23,7 @@ from server.edge.postgres import Database
 from tests.batching.tracking.running import ADMIN, Node, node
 from tests.bench.clips import SUBMIT, Cluster, opened, populate
 from tests.bench.queues import tell
+from tests.bench.scheduling import Spent, Watch
 from tests.bench.suite import Context, Row
 
 SIZES: Final = (10_000, 100_000, 1_000_000)
@@ -161,8 +162,8 @@ def settling(context: Context) -> Iterator[Row]:
         for dsn in ways.values():
             asyncio.run(populate(dsn, count, context.seed, SUBMIT))
         asyncio.run(tell(ways["without"], UNINDEXED))
-        seconds = asyncio.run(_settling(ways, count, context.size(SETTLED_ROUNDS, 1)))
-    rate = count / statistics.median(seconds["with"])
+        spent = asyncio.run(_settling(ways, count, context.size(SETTLED_ROUNDS, 1)))
+    rate = statistics.median(one.rate for one in spent["with"])
     yield Row(
         "tracking, settlement",
         f"{count:,} counts that all earn, of as many clips in 100 campaigns: judged, granted, summed, committed; counts a second",
@@ -173,35 +174,35 @@ def settling(context: Context) -> Iterator[Row]:
         more=True,
         machine=True,
     )
-    ratio = statistics.median(mine / bare for mine, bare in zip(seconds["with"], seconds["without"], strict=True))
+    ratio = statistics.median(mine.cpu / bare.cpu for mine, bare in zip(spent["with"], spent["without"], strict=True))
     yield Row(
         "tracking, settlement: the price of choosing by an index",
-        "the same with the index of the most urgent clips / without",
+        "CPU of it with the index of the most urgent clips / without",
         ratio,
         "",
         note="the index names the last look, so that a settlement's update of a clip is not HOT",
     )
 
 
-async def _settling(ways: dict[str, str], count: int, rounds: int) -> dict[str, list[float]]:
-    found: dict[str, list[float]] = {name: [] for name in ways}
+async def _settling(ways: dict[str, str], count: int, rounds: int) -> dict[str, list[Spent]]:
+    found: dict[str, list[Spent]] = {name: [] for name in ways}
     async with AsyncExitStack() as stack:
         dbs = {name: await stack.enter_async_context(opened(dsn)) for name, dsn in ways.items()}
         for number in range(-1, rounds):
             for name in ways if number % 2 else reversed(ways):
-                seconds = await _settled(dbs[name], count, 1_000 * (number + 2))
+                spent = await _settled(dbs[name], count, 1_000 * (number + 2))
                 if number >= 0:
-                    found[name].append(seconds)
+                    found[name].append(spent)
     return found
 
 
-async def _settled(db: Database, count: int, views: int) -> float:
+async def _settled(db: Database, count: int, views: int) -> Spent:
     async with db.connection() as connection:
         ids = [row["id"] for row in await connection.fetch("select id from tracking.clips order by id")]
         at = await selection.moment_of(connection)
-    began = time.perf_counter()
+    watch = Watch()
     recorded = await Settlement(db).record([Observed(clip, views, at) for clip in ids])
-    spent = time.perf_counter() - began
+    spent = watch.spent(count)
     assert recorded.grants == len(recorded.stored) == count, recorded.grants
     return spent
 

@@ -1,6 +1,8 @@
 """Rules: the demo's campaigns and posts, how their views grow, and amounts as people write them."""
 
+import os
 from itertools import pairwise
+from pathlib import Path
 
 import orjson
 import pytest
@@ -10,8 +12,9 @@ from server.batching.tracking.posts import PLATFORMS, post_of
 from server.commands.calling import Failed
 from server.commands.running import sample
 from server.commands.scraping import TOKEN
-from server.commands.showing_tracking import STAYS_PAUSED, campaigns, clips, pace
+from server.commands.showing_tracking import STAYS_PAUSED, begun, campaigns, clips, pace
 from server.commands.tracking_lists import hundredths
+from server.edge.secrets import KEY_FILE
 from server.settings import Settings, load
 from server.settings.tracking import TRACKED, actors_of
 from tests.doubles.apify import growing
@@ -76,6 +79,20 @@ def test_something_is_earned_at_the_first_look_and_by_growth_within_a_minute() -
     full = next(str(one["name"]) for one in campaigns() if one["baseline"] == "zero")
     assert earned[full] > int(str(rates[full]["budgetCents"])), "it is full at its first look"
     assert sum(cents > 0 for name, cents in earned.items() if name != full) >= 2
+
+
+def test_after_a_restart_views_go_on_where_they_were_and_no_rest_makes_them_jump(tmp_path: Path) -> None:
+    assert begun(tmp_path) is None
+    (tmp_path / KEY_FILE).touch()
+    os.utime(tmp_path / KEY_FILE, (1_000.0, 1_000.0))
+    assert begun(tmp_path) == 1_000.0
+    posts = [post_of(clip.url).post_id for clip in clips() if not clip.url.endswith(growing.JUMPER)]
+    for post in posts:
+        first, later = (growing.views_at(SEED, post, seconds) for seconds in (0.0, 365 * 86_400.0))
+        assert not is_jump(later, first), "the demo rested for a year"
+    made = growing.actors(seed=SEED, missing=(), clock=lambda: 1_600.0, since=1_000.0)
+    (item,) = made["apidojo/tweet-scraper"]({"startUrls": ["https://x.com/i/status/1811000000000000103"]})
+    assert item["viewCount"] == growing.views_at(SEED, "1811000000000000103", 600.0)
 
 
 def test_the_demo_may_be_given_a_preset() -> None:

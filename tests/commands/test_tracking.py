@@ -16,7 +16,7 @@ import pytest
 from server.batching.loop import Occasion
 from server.batching.tracking.figures import RULES
 from server.batching.tracking.sums import RULES as MONEY_RULES
-from server.commands.showing_tracking import Clips, clips
+from server.commands.showing_tracking import TRANSACTION, Clips, clips
 from server.edge.attached import attached
 from server.settings import FIELDS
 from tests.commands.conftest import Command, Said
@@ -247,7 +247,7 @@ def test_verify_and_health_end_with_1_and_say_why(batchcast: Command, tracked: S
     sql(tracked, "update tracking.campaigns set spent_cents = 0 where id = $1", number)
     done(batchcast("tracking", "verify"))
     with_runs = """insert into tracking.tracking_runs (node, limit_clips, processed, successful, failed, stop_reason, finished_at)
-        values ('n', 1000, $1, $2, $1 - $2, 'done', clock_timestamp()) returning id"""
+        values ('n', 1000, $1::int, $2::int, $1::int - $2::int, 'done', clock_timestamp()) returning id"""
     ((good,),) = sql(tracked, with_runs, 100_000, 99_000)
     done(batchcast("tracking", "health"), "HEALTHY: 99.0 %")
     ((bad,),) = sql(tracked, with_runs, 1_000_000, 400_000)
@@ -339,7 +339,7 @@ async def _shown(demo: Clips, site: Site, event: str) -> None:
             moved = await asyncio.to_thread(site.call, "GET", f"/events/{event}")
             seen |= {"earned"} if paying else set()
             seen |= {"asked"} if turn.detail.get("asked") else set()
-            seen |= {"paid"} if any(str(row["transactionId"]).startswith("demo-") for row in payouts) else set()
+            seen |= {"paid"} if any(str(row["transactionId"]).startswith(TRANSACTION) for row in payouts) else set()
             seen |= {"moved"} if moved["scanCount"] > 0 else set()
     again = Clips(site.url, site.token, demo.dsn)
     await again.turn(Occasion("interval", 1, 0))

@@ -295,6 +295,7 @@ async def test_a_jump_waits_until_it_is_judged_with_a_reason(books: Books) -> No
     assert error(await books.ask("POST", path)) == (409, "conflict", "id")
     verdict = await books.good("POST", f"/held/{held[1]['observationId']}/reject", {"note": "bots"})
     assert (verdict["state"], verdict["grantedCents"]) == ("rejected", 0)
+    assert (await books.audited(verdict["auditId"]))["after"]["note"] == "bots"
     assert (await books.get("/held"))["held"] == []
     assert (await books.get(f"/submissions/{other['id']}"))["bestViews"] == 1_000
 

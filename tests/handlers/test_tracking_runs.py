@@ -1,5 +1,6 @@
 """The runs of tracking over HTTP: whole servers that ask the provider's double, from a run now to a popular event on the map."""
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
@@ -85,7 +86,8 @@ async def ran(books: Books, **options: Any) -> Any:
 async def test_a_run_now_counts_pays_and_is_told_of(books: Books, seen: Seen) -> None:
     posts = [await books.post(await books.campaign(baseline="zero")) for _ in range(3)]
     seen.views |= {post["postId"]: 1_000 * (place + 1) for place, post in enumerate(posts)}
-    async with connect(books.serving.app.ws_url, additional_headers=books.serving.headers("admin")) as socket:
+    admin = books.serving.headers("admin")
+    async with asyncio.timeout(60), connect(books.serving.app.ws_url, additional_headers=admin) as socket:
         await socket.send(orjson.dumps({"type": "subscribe", "topic": "tracking"}).decode())
         assert orjson.loads(await socket.recv())["type"] == "subscribed"
         run = await ran(books)
@@ -93,6 +95,10 @@ async def test_a_run_now_counts_pays_and_is_told_of(books: Books, seen: Seen) ->
         while (told.get("run") or {}).get("status") != "done":
             told = orjson.loads(await socket.recv())["detail"]
         assert told["run"] == run and "runs" in told["changed"]
+        await books.campaign()
+        while "runs" in told["changed"]:
+            told = orjson.loads(await socket.recv())["detail"]
+        assert told["run"] is None
     assert (run["occasion"], run["stopReason"], run["processed"], run["successful"]) == ("forced", "done", 3, 3)
     assert (run["successRate"], run["percent"], run["calls"], run["earnedCents"]) == (100.0, 100.0, 1, 6_000)
     assert [(await books.get(f"/submissions/{post['id']}"))["earnedCents"] for post in posts] == [1_000, 2_000, 3_000]
@@ -105,7 +111,7 @@ async def test_a_run_now_counts_pays_and_is_told_of(books: Books, seen: Seen) ->
     assert (youtube["calls"], youtube["posts"], youtube["successRate"]) == (1, 3, 100.0)
     actor = stats["actors"][0]
     assert (actor["actor"], actor["costMicros"], actor["costPerSuccessMicros"]) == (YOUTUBE, 15_000, 5_000)
-    assert (stats["money"]["spentCents"], stats["campaigns"]["active"]) == (6_000, 3)
+    assert (stats["money"]["spentCents"], stats["campaigns"]["active"]) == (6_000, 4)
     ids = [one["id"] for one in await books.pages("/runs", "runs", limit=1)]
     assert ids == sorted(ids, reverse=True) and ids[0] == run["id"]
 

@@ -25,8 +25,8 @@ SUCCESS_LEAST: Final = 80
 QUOTA_MOST: Final = 80
 FAILED_MOST: Final = 50
 LATE_HOURS: Final = 6
-MISSED_LEAST: Final = 5
-"""Of fewer clips a run's success says little."""
+TOLD_LEAST: Final = 5
+"""Fewer clips of one run say little; those of the day are told all together."""
 
 LAST: Final = """
 select stop_reason, error, processed, successful from tracking.tracking_runs where finished_at is not null order by id desc limit 1"""
@@ -149,13 +149,15 @@ def _text(records: Records, name: str) -> str:
 
 
 def _success(records: Records, now_ms: int) -> str | None:
+    """The last run, if it says something, or the whole day."""
     processed, successful = _number(records, "last_processed"), _number(records, "last_successful")
-    if processed < MISSED_LEAST or successful * 100 >= SUCCESS_LEAST * processed:
+    if processed >= TOLD_LEAST and successful * 100 < SUCCESS_LEAST * processed:
+        percent, what = 100 * successful / processed, f"the last run could read %s of its {processed:.0f} clips"
+    elif _last(records) and _number(records, "success_percent") < SUCCESS_LEAST:
+        percent, what = _number(records, "success_percent"), "of the clips of the last 24 hours %s could be read"
+    else:
         return None
-    return (
-        f"the last run could read {100 * successful / processed:.1f} % of its {processed:.0f} clips (less than {SUCCESS_LEAST} %); "
-        "see GET /tracking/failed"
-    )
+    return f"{what % f'{percent:.1f} %'} (less than {SUCCESS_LEAST} %); see GET /tracking/failed"
 
 
 def _quota(records: Records, now_ms: int) -> str | None:

@@ -55,7 +55,7 @@ JOIN: Final = """
 insert into tracking.run_workers as w (run_id, worker, lease_until) values ($1, $2, clock_timestamp() + make_interval(secs => $3))
 on conflict (run_id, worker) do update set lease_until = excluded.lease_until"""
 BEAT: Final = """
-update tracking.tracking_runs set lease_until = greatest(lease_until, clock_timestamp() + make_interval(secs => $2))
+update tracking.tracking_runs set lease_until = clock_timestamp() + make_interval(secs => $2)
 where id = $1 and finished_at is null"""
 HOLD: Final = "select id from tracking.tracking_runs where id = $1 and finished_at is null for update"
 TAKE: Final = """

@@ -56,6 +56,7 @@ from server.edge import apify
 from server.edge.bus import Envelope
 from server.errors import Code, Refused
 from server.settings import Settings
+from server.settings.declare import DAY_MS
 from server.settings.tracking import actors_of, pace_of, plan_of, plans_of
 
 PLAN: Final = "tracking-plan"
@@ -387,7 +388,7 @@ COUNTERS: Final = {
 
 def terms_of(settings: Settings) -> Terms:
     """How runs are worked off, from the settings."""
-    call_s = settings.tracking_call_timeout_ms / 1000
+    call_s, pace = settings.tracking_call_timeout_ms / 1000, pace_of(settings)
     return Terms(
         actors={platform: actors_of(settings, platform) for platform in PLATFORMS},
         quota=quota.Terms("apify", plan_of(settings).calls, settings.tracking_at_once, call_s),
@@ -400,6 +401,7 @@ def terms_of(settings: Settings) -> Terms:
         least_percent=float(settings.tracking_success_least),
         not_found_most=settings.tracking_not_found,
         popularity=settings.tracking_popularity,
+        per_day=pace.limit * DAY_MS / pace.interval_ms,
     )
 
 

@@ -27,7 +27,7 @@ import structlog
 from server.batching.loop import Occasion, Turn
 from server.batching.tracking import cache, quota, runs, selection, usage
 from server.batching.tracking.actors import Call, Orders, in_order, shared_out
-from server.batching.tracking.cadence import Level, pressure
+from server.batching.tracking.cadence import Level, crowding, pressure
 from server.batching.tracking.posts import Platform
 from server.batching.tracking.provider import Answer, Provider, together
 from server.batching.tracking.quota import Terms as Quota
@@ -66,6 +66,8 @@ class Terms:
     least_percent: float = 80.0
     not_found_most: int = 3
     popularity: bool = False
+    per_day: float = 4_800.0
+    """Clips that the runs of a day take at most."""
 
     @property
     def posts_most(self) -> int:
@@ -106,6 +108,8 @@ class Batch:
     lost: list[Lost] = field(default_factory=list)
     later: list[Try] = field(default_factory=list)
     calls: int = 0
+    over_s: float = 0.0
+    """When the last of its calls had ended: the pause begins there, and what is written down falls into it."""
     halt: Stopping | None = None
     why: str | None = None
 
@@ -180,8 +184,10 @@ class Worker:
             if not await runs.beat(connection, state.id, self._name, self.terms.lease_s):
                 return None
             used = await quota.usage(connection, self.terms.quota)
+            live = await selection.live(connection)
         ends_s = self._clock.monotonic() + self.terms.budget_s - state.elapsed_s
-        self.part = Part(state, ends_s, pressure(used.calls, used.quota, used.at))
+        tight = crowding(live.paces, live.pressing, self.terms.per_day)
+        self.part = Part(state, ends_s, max(tight, pressure(used.calls, used.quota, used.at)))
         return self.part
 
     async def _work(self, part: Part, state: Standing) -> Turn:
@@ -217,16 +223,15 @@ class Worker:
         """When the next batch begins, or the end of this part."""
         if batch.halt is not None:
             await self._halt(part, batch.halt, batch.why)
-        elif part.waiting:
-            pause_s = self.terms.pause_s if batch.calls else BUSY_AGAIN_S
-            soonest = min(one.due_s for one in part.waiting)
-            part.not_before_s = max(self._clock.monotonic() + pause_s, soonest)
-            self._wake_at(part.not_before_s)
-        elif not await self._more(part):
+            return
+        more = await self._more(part)
+        if not (more or part.waiting):
             await self._leave(part)
-        else:
-            part.not_before_s = self._clock.monotonic() + (self.terms.pause_s if batch.calls else 0.0)
-            self._wake_at(part.not_before_s)
+            return
+        pause_s = self.terms.pause_s if batch.calls else BUSY_AGAIN_S if part.waiting else 0.0
+        soonest = 0.0 if more else min(one.due_s for one in part.waiting)
+        part.not_before_s = max((batch.over_s or self._clock.monotonic()) + pause_s, soonest)
+        self._wake_at(part.not_before_s)
 
     async def _out_of_time(self, part: Part) -> Turn:
         if part.waiting or await self._more(part):
@@ -241,8 +246,7 @@ class Worker:
             state = await runs.standing(connection)
             if state is None or state.id != part.run.id or state.stopping is not None or state.left_clips <= 0:
                 return False
-            due = await selection.due(connection)
-        return due.all > due.leased
+            return await selection.more(connection)
 
     async def _halt(self, part: Part, why: Stopping, error: str | None) -> None:
         async with serving(self._db) as connection:
@@ -352,6 +356,7 @@ class Worker:
         going = [(call, place) for call, place in zip(calls, places.ids, strict=True) if place in sent.ids]
         works = [partial(self._one, part, call, place, sent.at) for call, place in going if place is not None]
         await abreast(works, max(1, len(works)))
+        batch.over_s = self._clock.monotonic()
 
     async def _one(self, part: Part, call: Call, place: int, at: dt.datetime) -> None:
         """One call. From its answer on it is not asked for again, whatever happens."""

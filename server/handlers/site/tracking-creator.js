@@ -22,7 +22,7 @@ export class Balance {
     Object.assign(this, { payable: figure(), active: figure(), requested: figure(), paid: figure(), why: about("") });
     this.ask = element("button", { type: "button", class: "primary", disabled: true, onclick: () => this.request() }, "Request a payout…");
     document.getElementById("balance").replaceChildren(tile("Payable now", this.payable, this.why, this.ask), tile("In active campaigns", this.active, about("Earned already; payable once the campaign is completed.")),
-      tile("Asked for", this.requested, about("In a request that is not paid yet.")), tile("Paid out", this.paid, about("So far, before fees.")));
+      tile("Asked for", this.requested, about("In a request that is not paid yet.")), tile("Paid out", this.paid, about("So far, after fees.")));
   }
 
   draw(balance) {

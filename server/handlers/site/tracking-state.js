@@ -36,8 +36,8 @@ export class TrackingState {
     this.quota = element("dl", { class: "tile-facts" });
     this.money = element("dl", { class: "tile-facts" });
     this.waiting = Object.fromEntries(WAITING.map(([name]) => [name, element("b", {}, "–")]));
-    const button = ([name, words, picture, tone, table, choices]) => element("button", {
-      type: "button", class: "count", "data-status": tone, "data-count": name, title: "Show them", onclick: () => this.page.show(table, choices),
+    const button = ([name, words, picture, , table, choices]) => element("button", {
+      type: "button", class: "count", "data-count": name, title: "Show them", onclick: () => this.page.show(table, choices),
     }, icon(picture), element("span", {}, words), this.waiting[name]);
     document.getElementById("tiles").replaceChildren(tile("Health, the last 24 hours", this.status, this.why, this.checks), tile("Calls this month", this.quotaBar, this.quota), tile("Money", this.money),
       tile("Waits for you", element("div", { class: "counts one" }, ...WAITING.map(button))));
@@ -73,7 +73,11 @@ export class TrackingState {
     facts(this.money, [["Granted", money(sums.spentCents), "To creators, by all campaigns so far"], ["Left to grant", money(sums.leftCents), "In active campaigns, without what is held back"], ["Asked for", money(sums.payoutsCents), "Payout requests that are open"],
       ["Paid out", money(sums.paidCents), "After fees"], ["Campaigns", campaignsWords(campaigns), "Nearly spent: 80 % or more"]]);
     const counts = { ...waiting, failed: failed.open };
-    for (const [name, node] of Object.entries(this.waiting)) setText(node, number(counts[name]));
+    for (const [name, , , tone] of WAITING) {
+      setText(this.waiting[name], number(counts[name]));
+      // Where nothing waits nothing has a colour.
+      this.waiting[name].parentElement.dataset.status = counts[name] > 0 ? tone : "";
+    }
     setText(this.clips, `${count(clips.live, "live post")}, ${number(clips.due)} due now${clips.unavailable > 0 ? `, ${number(clips.unavailable)} not found` : ""}${clips.unsupported > 0 ? `, ${number(clips.unsupported)} not supported` : ""}.`);
     this.page.tables.actors.setRows(actors.map((actor) => ({ ...actor, key: `${actor.platform} ${actor.actor}` })));
   }

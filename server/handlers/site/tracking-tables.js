@@ -168,7 +168,7 @@ export function payoutTable(place, { page, own = false }) {
     { key: "creator", name: "Creator", type: "text" },
     { key: "amountCents", name: "Amount", type: "number", format: money, csv: money },
     { key: "feeCents", name: "Fee", type: "number", format: money, exact: (_, { feeBasis }) => (feeBasis === null ? "Set when it is approved" : basisWords(feeBasis)), csv: money },
-    { key: "netCents", name: "Paid out", type: "number", format: money, csv: money },
+    { key: "netCents", name: "After fee", type: "number", format: money, csv: money },
     { key: "transactionId", name: "Transaction", type: "words", format: (id) => id ?? "–" },
     { key: "note", name: "Note", type: "words", format: (note) => note || "–", phone: false },
     { key: "createdAtMs", name: "Asked", type: "time", csv: iso },

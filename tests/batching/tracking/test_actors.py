@@ -27,7 +27,7 @@ ADDRESSES = (
 
 def actor(name: str = "a/one", price: int = 1_000, urls: int = 10, **more: Any) -> Actor:
     shape = {"input": "startUrls", "views": ["viewCount", "stats.plays"], "post": ["url", "id"]}
-    return Actor(**{"actor": name, "price_micros": price, "urls": urls, **shape, **more})
+    return Actor(**{"actor": name, "priceMicros": price, "urls": urls, **shape, **more})
 
 
 def wanted(*posts: str) -> list[Wanted]:

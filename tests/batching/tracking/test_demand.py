@@ -115,23 +115,26 @@ def test_in_sixty_days_of_500_clips_a_week_the_defaults_look_in_time_and_within_
 
 
 def test_clips_of_campaigns_that_are_over_take_no_look_from_those_that_earn() -> None:
-    done = simulate(posts(2, goes_on=True), DAYS)
-    assert done.ended > 5_000
+    done = simulate(posts(2, goes_on=True), 42)
+    assert done.ended > 2_000
     assert shares(done)[1] >= 0.95
 
 
 def test_with_a_call_for_every_post_the_month_is_stretched_to_its_quota_and_nothing_is_left_unsent() -> None:
-    done = simulate(posts(3, goes_on=False), DAYS, Terms(posts_per_call=1))
+    done = simulate(posts(3, goes_on=False), 45, Terms(posts_per_call=1))
     assert max(done.calls.values()) <= Terms().quota
     assert done.unsent == 0
     assert shares(done)[0] >= 0.95
 
 
-def test_a_quota_that_is_far_too_small_is_never_exceeded() -> None:
-    done = simulate(posts(4, goes_on=False)[:1_000], 35, Terms(posts_per_call=1, quota=5_000))
-    assert max(done.calls.values()) == 5_000
+def test_a_quota_that_is_far_too_small_stretches_everything_and_is_never_exceeded() -> None:
+    made = posts(4, goes_on=False)[:500]
+    free = simulate(made, 25, Terms(posts_per_call=1, quota=10**9))
+    done = simulate(posts(4, goes_on=False)[:500], 25, Terms(posts_per_call=1, quota=5_000))
+    assert set(free.levels) == {0}
+    assert max(done.calls.values()) == 5_000 < max(free.calls.values())
     assert done.unsent > 0
-    assert done.levels[3] > 0
+    assert done.levels[3] > 100
 
 
 def test_a_run_takes_no_more_than_its_limit() -> None:

@@ -95,6 +95,7 @@ async def test_who_froze_until_its_reservation_had_run_out_sends_nothing(db: Dat
     terms = Terms(quota=2)
     mine = await reserve(db, ["x", "x"], terms)
     await expire(db)
+    assert (await send(db, mine.granted, terms)).ids == frozenset()
     theirs = await reserve(db, ["x", "x"], terms)
     assert (await send(db, mine.granted, terms)).ids == frozenset()
     assert (await send(db, theirs.granted, terms)).ids == frozenset(theirs.granted)

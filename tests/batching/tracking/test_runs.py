@@ -78,18 +78,21 @@ async def test_at_most_so_many_calls_are_under_way_at_a_time(db: Database) -> No
         assert (view.processed, here.double.platform.peak) == (8, 3)
 
 
-@pytest.mark.parametrize("said", [-1, "many", "1,234", "12.5", True, 3.5, 10**14, {"n": 1}, [5]])
-async def test_what_is_no_count_is_a_failed_scrape_and_never_zero(db: Database, said: object) -> None:
+async def test_what_is_no_count_is_a_failed_scrape_and_never_zero(db: Database) -> None:
+    odd = (-1, "many", "1,234", "12.5", True, 3.5, 10**14, {"n": 1}, [5])
     async with node(db) as here:
-        post = await here.post(await here.campaign(), "odd")
-        here.views.counts["odd________"] = said
+        campaign = await here.campaign()
+        posts = [await here.post(campaign, f"odd{n}") for n in range(len(odd))]
+        here.views.counts.update({f"odd{n}_______": said for n, said in enumerate(odd)})
         view = await here.work()
-        assert (view.successful, view.failed) == (0, 1)
-        (failed,) = await here.tracker.failed(ADMIN)
-        assert (failed.reason, failed.clip_id, failed.attempts) == ("implausible", post.clip_id, 1)
-        assert failed.next_attempt_at is not None
+        assert (view.successful, view.failed) == (0, len(odd))
+        failed = await here.tracker.failed(ADMIN)
+        assert {one.clip_id for one in failed} == {one.clip_id for one in posts}
+        assert {(one.reason, one.attempts, one.next_attempt_at is None) for one in failed} == {
+            ("implausible", 1, False)
+        }
         assert await here.ask("select count(*) from tracking.view_tracking") == 0
-        assert (await here.show(post.id)).views is None
+        assert await here.ask("select count(*) from tracking.clips where views is not null") == 0
 
 
 async def test_a_count_of_zero_is_a_count(db: Database) -> None:
@@ -100,14 +103,15 @@ async def test_a_count_of_zero_is_a_count(db: Database) -> None:
         assert (view.successful, (await here.show(post.id)).views) == (1, 0)
 
 
-@pytest.mark.parametrize("said", [ABSENT, MISSING, None])
-async def test_a_post_without_a_count_in_the_answer_is_a_failed_scrape(db: Database, said: object) -> None:
-    async with node(db) as here:
-        await here.post(await here.campaign(), "empty")
-        here.views.counts["empty______"] = said
+async def test_a_post_without_a_count_in_the_answer_is_a_failed_scrape(db: Database) -> None:
+    async with node(db, tracking_youtube_actors=youtube(1)) as here:
+        campaign = await here.campaign()
+        for n, said in enumerate((ABSENT, MISSING, None)):
+            await here.post(campaign, f"empty{n}")
+            here.views.counts[f"empty{n}_____"] = said
         view = await here.work()
-        (failed,) = await here.tracker.failed(ADMIN)
-        assert (view.failed, failed.reason, view.calls) == (1, "missing", 1)
+        failed = await here.tracker.failed(ADMIN)
+        assert (view.failed, [one.reason for one in failed], view.calls) == (3, ["missing"] * 3, 3)
 
 
 async def test_a_post_that_is_gone_three_times_in_a_row_is_not_looked_at_again_until_somebody_says_so(
@@ -312,3 +316,33 @@ async def test_two_nodes_share_a_run_and_no_clip_is_asked_for_twice(db: Database
         assert min(here.tracker.worker.totals["calls"], there.tracker.worker.totals["calls"]) > 0
         assert await here.ask("select count(*) from tracking.call_reservations") == 0
         assert await here.ask("select count(*) from tracking.run_workers") == 0
+
+
+async def test_the_clean_up_forgets_what_is_old_and_nothing_else(db: Database) -> None:
+    async with node(db, tracking_keep_days=10) as here:
+        campaign = await here.campaign()
+        await here.posts(campaign, 2)
+        await here.post(campaign, "gone")
+        here.views.script("gone_______", Status(404))
+        await here.work()
+        assert (await here.turn("clean")).taken == 0
+        await here.due_again()
+        await here.work()
+        for table, column in (("tracking_runs", "finished_at"), ("failed_scrapes", "resolved_at")):
+            await here.tell(f"update tracking.{table} set {column} = {column} - interval '11 days' where id = 1")
+        await here.tell("update tracking.scrape_cache set scraped_at = scraped_at - interval '2 hours'")
+        turn = await here.turn("clean")
+        assert turn.detail == {"views": 0, "runs": 1, "failed": 1, "cached": 3}
+        assert [run.id for run in await here.tracker.runs(ADMIN)] == [2]
+
+
+async def test_the_planning_turn_tells_clips_what_became_of_their_campaigns(db: Database) -> None:
+    async with node(db) as here:
+        campaign = await here.campaign()
+        post = await here.post(campaign)
+        await here.tell(
+            "update tracking.campaigns set status = 'PAUSED', changes = changes + 1 where id = $1", campaign
+        )
+        await here.turn("plan")
+        assert await here.ask("select tracked from tracking.clips where id = $1", post.clip_id) == "none"
+        assert (await here.finish(1)).processed == 0

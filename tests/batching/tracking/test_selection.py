@@ -13,7 +13,7 @@ import pytest
 from server.batching.tracking import selection
 from server.batching.tracking.cadence import EVERY_H, STRETCH, Count
 from server.batching.tracking.money import Observed
-from server.batching.tracking.selection import Release, claim, due, let_go, live, release, renew
+from server.batching.tracking.selection import Release, claim, due, let_go, live, more, release, renew
 from server.batching.tracking.settlement import record_in
 from server.batching.tracking.store import refresh, serving
 from server.edge.clock import SystemClock
@@ -89,12 +89,21 @@ async def ids(db: Database, wanted: int, now: dt.datetime | None = NOW, run: int
 
 
 def world(dice: random.Random) -> list[urgency.Clip]:
-    """Clips at and beside all bounds there are: bands, lanes, leases, seven days, due or not; alike ones, too."""
-    return [drawn(dice, number) for number in range(1, dice.randint(2, 60))]
+    """Clips at and beside all bounds there are: bands, lanes, leases, seven days, due or not; alike ones, too. In every other world many
+    of them stand in one lane."""
+    clips = [drawn(dice, number) for number in range(1, dice.randint(2, 60))]
+    if dice.random() < 0.5:
+        crowd = {name: dice.choice(clips)[name] for name in ("tracked", "newest_campaign_at", "young")}
+        began = crowd["newest_campaign_at"]
+        crowd["young"] = began is not None and began > NOW - 7 * 24 * HOUR
+        for one in dice.sample(clips, len(clips) * 3 // 4):
+            looked = NOW - dice.randint(17, 23) * HOUR - moment(dice, [0, 1, 2])
+            one |= {**crowd, "state": "ok", "last_checked_at": looked, "next_due_at": looked + 16 * HOUR}
+    return clips
 
 
 def drawn(dice: random.Random, number: int) -> urgency.Clip:
-    looked = None if dice.random() < 0.15 else NOW - moment(dice, [0, 2, 4, 8, 10, 12, 15, 16, 24, 48, 72, 96])
+    looked = None if dice.random() < 0.15 else NOW - moment(dice, [0, 2, 4, 8, 10, 12, 15, 16, 24, 48, 72, 96, 499, 700])
     waits = dice.choice([*{EVERY_H[pace] * times for pace in EVERY_H for times in STRETCH[pace]}, 0, 0.5, 100])
     due_at = (looked or NOW - moment(dice, [0, 1, 30])) + waits * HOUR - dice.choice([0, 1, 5, 10, 11]) * MINUTE
     if dice.random() < 0.2:  # put off after a failure, or wanted at once
@@ -125,12 +134,15 @@ def moment(dice: random.Random, hours: Sequence[float]) -> dt.timedelta:
     return dice.choice([exact, exact, exact - TICK, exact + TICK, exact + dice.randint(-90, 90) * MINUTE])
 
 
-async def test_in_hundreds_of_random_worlds_a_claim_is_the_slow_order(db: Database) -> None:
+async def test_in_hundreds_of_random_worlds_a_claim_is_the_slow_order(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
     claimed = 0
     for seed in range(WORLDS):
         dice = random.Random(seed)
         clips = world(dice)
         await fill(db, clips)
+        monkeypatch.setattr(selection, "SPARES", dice.choice([(0, 0), (16, 1_000)]))
         for _ in range(dice.randint(1, 3)):  # what was claimed is leased, and the rest goes on
             wanted = dice.randint(1, 25)
             expected = urgency.most_urgent(clips, NOW, wanted)
@@ -150,6 +162,7 @@ async def test_what_is_due_is_counted_as_slowly(db: Database) -> None:
         late = max(((NOW - one["next_due_at"]).total_seconds() for one in free), default=0)
         async with serving(db) as connection:
             found = await due(connection, NOW)
+            assert await more(connection, NOW) is (len(free) > len(leased)), seed
         never = [one for one in free if one["last_checked_at"] is None]
         seen = [one for one in free if one["last_checked_at"] is not None]
         active = [one for one in seen if one["tracked"] == "active"]
@@ -280,6 +293,13 @@ async def test_one_whose_row_somebody_else_holds_is_passed_over_and_the_next_one
         await other.execute("select 1 from tracking.clips where id in (1, 3) for no key update")
         assert await ids(db, 2) == [2, 4]
     assert await ids(db, 9) == [1, 3, 5]
+
+
+async def test_many_that_somebody_else_holds_are_passed_over_too(db: Database) -> None:
+    await fill(db, [clip(number) for number in range(1, 301)])
+    async with db.transaction() as other:
+        await other.execute("select 1 from tracking.clips where id <= 200 for no key update")
+        assert await ids(db, 5) == [201, 202, 203, 204, 205]
 
 
 async def test_one_that_changed_while_it_was_chosen_is_looked_at_as_it_is_now(db: Database) -> None:

@@ -84,6 +84,19 @@ async def test_a_run_that_nobody_keeps_alive_is_ended_by_whoever_looks(db: Datab
         assert (await here.work()).processed == 2
 
 
+async def test_who_finds_nothing_to_do_leaves_and_the_last_one_ends_the_run(db: Database) -> None:
+    async with node(db) as here, node(db, name="there", double=here.double) as there:
+        await here.posts(await here.campaign(), 2)
+        opened = await here.tracker.run_now(ADMIN)
+        turn = await calling(here)
+        await there.turn()
+        assert there.tracker.worker.part is None
+        assert (await here.tracker.run(opened.run.id, ADMIN)).status == "running"
+        await answer(here, turn)
+        view = await here.tracker.run(opened.run.id, ADMIN)
+        assert (view.stop_reason, view.processed) == ("done", 2)
+
+
 async def test_a_run_is_not_lost_while_one_of_its_workers_lives(db: Database) -> None:
     async with node(db) as here, node(db, name="there", double=here.double) as there:
         await here.posts(await here.campaign(), 2)

@@ -29,13 +29,14 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument(
         "--missing", action="append", default=[], help="a place or post of which nothing is found; may be repeated"
     )
+    parser.add_argument("--since", type=float, help="when the views of posts began to grow, in epoch seconds (now)")
     parser.add_argument("--no-webhooks", action="store_true", help="nobody is told of a run's end")
     return parser
 
 
 async def _serve(chosen: argparse.Namespace) -> None:
     world = World(seed=chosen.seed, reviews=chosen.reviews, noise=chosen.noise, missing=set(chosen.missing))
-    posts = growing.actors(seed=chosen.seed, missing=set(chosen.missing), clock=time.monotonic)
+    posts = growing.actors(seed=chosen.seed, missing=set(chosen.missing), clock=time.time, since=chosen.since)
     double = Apify({**world.actors(), **posts}, run_s=chosen.run_ms / 1000, seed=chosen.seed, clock=True)
     double.sending = Sending(never=chosen.no_webhooks, retry_s=1.0)
     await double.start(chosen.host, chosen.port)

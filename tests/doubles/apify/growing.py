@@ -1,9 +1,10 @@
 """Posts whose views grow while one looks, and the actors that count them: the double by hand, for the demo and the commands.
 
-    actors(seed=1, missing={"7399..."}, clock=time.monotonic)      for `Apify`, by the names of the actors that are the defaults
+    actors(seed=1, missing={"7399..."}, clock=time.time, since=0)      for `Apify`, by the names of the actors that are the defaults
 
-What a post has been seen so far follows from the seed, its id and the seconds since the actors were made: so many at first, and so many a
-second since. Some soar, most go on, a few stand still. Once in a while one that soars jumps by more than anybody believes.
+How often a post has been seen follows from the seed, its id and the seconds since `since`: so many at first, and so many a
+second from then on, until that is GROWN_TIMES what it had. Some soar, most go on, a few stand still; one whose id ends in JUMPER
+jumps by more than anybody believes.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ POST = re.compile(r"/(?:video|status|p|reel)/([A-Za-z0-9_-]+)|[?&]v=([A-Za-z0-9_
 FIRST = (800, 30_000)
 A_SECOND = {"soars": (6.0, 20.0), "goes on": (0.5, 4.0), "stands still": (0.0, 0.0)}
 KINDS = ("soars", "goes on", "goes on", "goes on", "stands still")
+GROWN_TIMES = 15
+"""No look after a rest, however long, finds more than x20."""
 JUMPS_AFTER_S = 90
 JUMP = 40
 """Times as many as it had at first and 150,000 more, where the id ends in JUMPER."""
@@ -50,14 +53,16 @@ def views_at(seed: int, post: str, seconds: float) -> int:
     """How often it was seen so long after the beginning."""
     drawn = random.Random(f"{seed} {post}")
     first, kind = drawn.randint(*FIRST), drawn.choice(KINDS)
-    grown = first + int(seconds * drawn.uniform(*A_SECOND[kind]))
+    grown = first + min(int(max(0.0, seconds) * drawn.uniform(*A_SECOND[kind])), GROWN_TIMES * first)
     jumped = post.lower().endswith(JUMPER) and seconds >= JUMPS_AFTER_S
     return grown + JUMP * first + 150_000 if jumped else grown
 
 
-def actors(*, seed: int, missing: Collection[str], clock: Callable[[], float]) -> dict[str, Produce]:
-    """For `Apify`; the time begins now."""
-    began = clock()
+def actors(
+    *, seed: int, missing: Collection[str], clock: Callable[[], float], since: float | None = None
+) -> dict[str, Produce]:
+    """For `Apify`; without `since` the time begins now."""
+    began = clock() if since is None else since
     return {name: _actor(shape, seed, missing, lambda: clock() - began) for name, shape in ACTORS.items()}
 
 
