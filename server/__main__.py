@@ -27,6 +27,7 @@ from server.commands import (
     schedules,
     telling,
     tiers,
+    tracking,
     watching,
     working,
 )
@@ -51,6 +52,7 @@ app.add_typer(jobs.app, rich_help_panel="Use a running server")
 app.add_typer(credentials.app, rich_help_panel="Use a running server")
 app.add_typer(schedules.app, rich_help_panel="Use a running server")
 app.add_typer(tiers.app, rich_help_panel="Use a running server")
+app.add_typer(tracking.app, rich_help_panel="Use a running server")
 app.command("watch", rich_help_panel="Use a running server")(watching.watch)
 app.command("stats", rich_help_panel="Use a running server")(operating.stats)
 app.command("force-batch", rich_help_panel="Use a running server")(operating.force_batch)

@@ -13,7 +13,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import structlog
@@ -35,6 +35,12 @@ from server.batching.sinks import LogSink, MailServer, MailSink, TopicSink, Webh
 from server.batching.tiers import figures as tier_figures
 from server.batching.tiers.lookup import Lookup
 from server.batching.tiers.tiers import LED, Tiers
+from server.batching.tracking import figures as tracking_figures
+from server.batching.tracking import growth, sums, tracker
+from server.batching.tracking import relay as tracking_relay
+from server.batching.tracking.desk import Desk, terms_of
+from server.batching.tracking.popularity import POPULARITY, Popularity
+from server.batching.tracking.tracker import Tracker
 from server.edge import garbage, logs
 from server.edge.bus import Bus
 from server.edge.clock import Clock, SystemClock
@@ -49,6 +55,7 @@ from server.handlers.http import build
 from server.handlers.hub import SWEEP_MS, Hub
 from server.handlers.metrics import Metrics
 from server.handlers.ports import Ports
+from server.handlers.tracking_runs import run_json
 from server.handlers.websocket import Deps, WebSocketServer
 from server.settings import Settings
 from server.settings import warnings as slips
@@ -137,7 +144,25 @@ class App:
         self.tiers = await Tiers.open(parts, self.lead, follow)
         self.tiers.measure(gauge, counter)
         self.lookup = Lookup(self._database)
+        await self._wire_tracking(parts, follow)
+        self.tracker.measure(gauge, counter)
         self.alerts.rules += (*figures.RULES, *schedule_figures.RULES, *tier_figures.RULES)
+        self.alerts.rules += (*tracking_figures.RULES, *sums.RULES)
+
+    async def _wire_tracking(self, parts: Parts, follow: Follow) -> None:
+        self.tracker = await Tracker.open(parts, self.lead)
+        self.hints = tracking_relay.tell(parts, follow, self._newest_run)
+        self.tracker.note = self.hints.note
+        self.books = Desk(parts.db, terms_of(parts.settings), self.hints.note)
+        if parts.settings.tracking_popularity:
+            popularity = Popularity(self.feed.ingest)
+            loop = Loop(POPULARITY, popularity.turn, clock=parts.clock, record=parts.record)
+            popularity.woken = parts.panel.add(loop, fold=True).wake
+            parts.bus.subscribe([growth.TOPIC], popularity.heard)
+
+    async def _newest_run(self) -> Mapping[str, object] | None:
+        run = await self.tracker.newest()
+        return None if run is None else run_json(run)
 
     def _told_all(self, topic: str, message: dict[str, object]) -> bool:
         """Publish; did all who follow have room?"""
@@ -175,7 +200,7 @@ class App:
         if leads and not before:
             # Off, the monthly generation is not to turn by itself.
             off = () if self.settings.tiers_monthly else (tier_figures.MONTHLY,)
-            for name in {"expire", "tidy", *LED}.difference(off):
+            for name in {"expire", "tidy", *LED, *tracker.LED}.difference(off):
                 self.panel.loop(name).wake()
         return Turn(detail={"leads": int(leads)})
 
@@ -232,6 +257,8 @@ class App:
             schedules=self.schedules,
             tiers=self.tiers,
             lookup=self.lookup,
+            books=self.books,
+            tracker=self.tracker,
             panel=self.panel,
             alerts=self.alerts,
             keys=self.keys,
@@ -299,10 +326,14 @@ class App:
             return
         if not self.importer.closing:  # Stopping twice is once.
             self.tasks.start("imports cut", self.importer.cut(drain_s))
+            if hasattr(self, "tracker"):
+                self.tasks.start("tracking cut", self.tracker.cut(drain_s))
         await self.panel.stop()
         await self.importer.close()
         if hasattr(self, "schedules"):
             await self.schedules.close()
+        if hasattr(self, "tracker"):
+            await self.tracker.close()
 
     async def _last_flush(self, drain_s: float) -> None:
         """Publish what is pending and hand every viewer its batch, while the sockets are still there."""
@@ -326,6 +357,7 @@ QUIET: Final = frozenset(
         *("ledger", "bus", "connections", "ingest", "immediate", "catch-up", "forget", "leader", "alerts", "lag"),
         *("imports", "imports-due", "imports-rescue", "imports-progress"),
         "schedules-tell",
+        *(tracking_relay.TELL, tracker.RUN, tracker.BEAT, POPULARITY),
         *("tiers-run", "tiers-watch", "tiers-progress"),
     )
 )

@@ -1,7 +1,7 @@
 """Looks at an installation without changing it, and says of each thing whether it is well and what to do when it is not.
 
 `examine` answers with findings in a fixed order: settings, server, ports, PostgreSQL, migrations, rights,
-keys, disk, imports, tiers, schedules, loops, overrides.
+keys, disk, imports, tiers, schedules, tracking, loops, overrides.
 A finding is ok, a note (worth knowing, works) or a problem (with its next step). What only a running server knows comes through
 the `ask` port: GET a path, the JSON answer or None when there is no server or it will not say.
 """
@@ -37,12 +37,15 @@ from server.edge.rights import ROLES, TIMED_TRANSACTIONS, Rights, rights
 from server.edge.secrets import ADMIN_FILE, KEY_FILE, exposed, keys_of
 from server.errors import Refused, StartRefused
 from server.settings import Settings
+from server.settings.tracking import TRACKED, actors_of, pace_of, plan_of
 
 State: TypeAlias = Literal["ok", "note", "problem"]
 Ask: TypeAlias = Callable[[str], Awaitable[dict[str, object] | None]]
 
 DISK_PROBLEM: Final = 200 << 20
 DISK_NOTE: Final = 2 << 30
+QUOTA_NOTE: Final = 100
+"""Per cent of the month's calls: beyond, checks are stretched or left out."""
 CONNECT_S: Final = 5.0
 CITIES_EACH: Final = tuple(rules.cities_each[1] for rules in RULES.values())
 RESTING: Final = frozenset(("drift", "schedules-balance"))
@@ -77,6 +80,7 @@ async def examine(environ: Mapping[str, str], ask: Ask) -> list[Finding]:
         _tiers(await ask("/tiers/state") if ready is not None else None),
     ]
     found += await _schedules(settings, ask if ready is not None else _nobody)
+    found += await _tracking(settings, ask if ready is not None else _nobody)
     if ready is not None:
         found += [_loops(await ask("/loops")), _overrides(await ask("/config"))]
     return found
@@ -438,6 +442,46 @@ def _wellbeing(health: dict[str, object]) -> Finding:
     text = f"{status}: {health.get('businesses')} businesses; retries: {counts}"
     state: State = "ok" if status == "ok" else "problem" if status == "critical" else "note"
     return Finding("schedules", state, text, "" if status == "ok" else "batchcast schedules health")
+
+
+# --- tracking ---
+
+
+async def _tracking(settings: Settings, ask: Ask) -> list[Finding]:
+    """What is set for runs, and what a running server says of them. Whether the provider answers is said with the schedules."""
+    health = await ask("/tracking/health")
+    found = [_scrapers(settings)]
+    return found if health is None or settings.apify_token is None else [*found, _counting(health)]
+
+
+def _scrapers(settings: Settings) -> Finding:
+    if settings.apify_token is None:
+        return Finding("tracking", "note", "no clip is looked at: no token for the provider is set", "set APIFY_TOKEN")
+    pace, plan = pace_of(settings), plan_of(settings)
+    text = (
+        f"{pace.limit} clips every {pace.interval_ms / 60_000:g} min at most, {plan.calls} calls a month ({plan.name})"
+    )
+    missing = [platform for platform in TRACKED if not actors_of(settings, platform)]
+    if missing:
+        names = ", ".join(f"TRACKING_{platform.upper()}_ACTORS" for platform in missing)
+        return Finding("tracking", "note", f"{text}; no actor for {', '.join(missing)}: unsupported", f"set {names}")
+    return Finding("tracking", "ok", text)
+
+
+def _counting(health: dict[str, object]) -> Finding:
+    """How runs of the last day went, and whether the month's calls will last."""
+    status, rate, quota = str(health.get("status")), health.get("successRate"), health.get("quota")
+    shown = f"{status}, {rate:.1f} % of {health.get('processed')} clips" if isinstance(rate, float | int) else status
+    used = quota.get("percent") if isinstance(quota, dict) else None
+    projected = quota.get("projectedPercent") if isinstance(quota, dict) else None
+    text = f"{shown}; {used} % of the month's calls used, {projected} % projected"
+    if status == "UNHEALTHY":
+        return Finding("tracking", "problem", text, "batchcast tracking failed says what could not be read, and why")
+    if status in ("DEGRADED", "STALE"):
+        return Finding("tracking", "note", text, "batchcast tracking health")
+    if isinstance(projected, float | int) and projected > QUOTA_NOTE:
+        return Finding("tracking", "note", text, "batchcast tracking plan says which plan is enough")
+    return Finding("tracking", "ok", text)
 
 
 # --- what a running server knows ---

@@ -28,6 +28,11 @@ def bounds(name: str) -> dict[str, float]:
 
 
 BOUNDED = [name for name in FIELDS if bounds(name)]
+COMPANIONS = {
+    "tracking_budget_ms": {"TRACKING_CALL_TIMEOUT_MS": "1000"},
+    "tracking_call_timeout_ms": {"TRACKING_BUDGET_MS": "3600000"},
+}
+"""What must be set together with another, for that one's bounds to make sense."""
 
 
 def test_without_an_environment_everything_has_its_default() -> None:
@@ -76,7 +81,7 @@ def test_a_value_out_of_bounds_stops_the_start_with_name_value_and_what_is_allow
 @pytest.mark.parametrize("name", BOUNDED)
 def test_the_bounds_themselves_are_allowed(name: str) -> None:
     for good in bounds(name).values():
-        assert getattr(load({name.upper(): str(good)}), name) == good
+        assert getattr(load({name.upper(): str(good), **COMPANIONS.get(name, {})}), name) == good
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,8 @@
 The demo is the same server with a short interval and a DATA_DIR of its own, and beside it a loop named `demo`: a client like any
 other, over HTTP with the admin's token, that loads the sample's events shifted to now and has their popularity rise and fall for
 as long as it runs. `batchcast loops pause demo` gives the map a rest. In a checkout there are
-imports (showing.py) and schedules (scraping.py) to look at as well, and everywhere
-people who can be booked (showing_tiers.py).
+imports (showing.py), schedules (scraping.py) and campaigns whose clips are tracked (showing_tracking.py) to look at as well, and
+everywhere people who can be booked (showing_tiers.py).
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ from server.commands.importing import Report, import_chunks, send_rows
 from server.commands.scraping import TRIGGER_MS, Scrapes, scraper
 from server.commands.showing import ORDER_MS, Orders, provider
 from server.commands.showing_tiers import STEP_MS, Casting
+from server.commands.showing_tracking import HURRY_MS, Clips, begun, pace
+from server.edge.attached import attached
 from server.edge.clock import SystemClock
 from server.errors import StartRefused
 from server.protocol.intake import Format, Intake, shift_to_now
@@ -66,8 +68,10 @@ def demo(host: Host = None, http_port: HttpPort = None, ws_port: WsPort = None, 
 
     err.print("Starting; the first start compiles the scoring engine, for about half a minute …")
     given = {name: value for name, value in os.environ.items() if value != ""}
-    with provider(given) as imports, scraper(given, http_port) as schedules:
-        settings = _settings({**DEMO, **imports, **schedules, **given}, host, http_port, ws_port, data_dir)
+    folder = data_dir or Path(given.get("DATA_DIR") or DEMO["DATA_DIR"])
+    with provider(given) as imports, scraper(given, http_port, begun(folder)) as schedules:
+        tracking = pace(given) if schedules else {}
+        settings = _settings({**DEMO, **imports, **schedules, **tracking, **given}, host, http_port, ws_port, data_dir)
         code = run(settings, _started(settings, imports=bool(imports), schedules=bool(schedules)))
     raise typer.Exit(code)
 
@@ -85,12 +89,19 @@ def _started(settings: Settings, *, imports: bool, schedules: bool) -> Callable[
             turns.append(("demo-imports", Orders(app.http_url, token).turn, ORDER_MS))
         if schedules:
             turns.append(("demo-schedules", Scrapes(app.http_url, token, settings.apify_url).turn, TRIGGER_MS))
+            turns.append(("demo-tracking", Clips(app.http_url, token, _dsn(settings)).turn, HURRY_MS))
         for name, turn, interval_ms in turns:
             loop = Loop(name, turn, clock=SystemClock(), interval_ms=interval_ms, record=app.record)
             app.panel.add(loop, fold=True).wake()
         err.print(_welcome(app.http_url, settings))
 
     return started
+
+
+def _dsn(settings: Settings) -> str:
+    """Where the server's database is."""
+    url = settings.database_url
+    return url.get_secret_value() if url is not None else attached(settings.data_dir)
 
 
 def _settings(
@@ -110,6 +121,7 @@ def _welcome(url: str, settings: Settings) -> Panel:
         f"Imports: [bold underline]{url}/jobs[/]",
         f"Schedules: [bold underline]{url}/schedules[/]",
         f"Tiers: [bold underline]{url}/tiers[/]",
+        f"Tracking: [bold underline]{url}/tracking[/]",
         f"In another terminal: [bold]batchcast watch --url {url}[/]   Stop with Ctrl-C.",
     )
     return Panel.fit("\n".join(lines), title="batchcast demo", border_style="cyan", padding=(1, 2))

@@ -14,9 +14,10 @@ from rich.table import Table
 
 from server.commands.asking import DEFAULT_URL, AsJson, Errors, Token, Url
 from server.commands.calling import FAILED, Failed, Json, Params, Server, Unreachable, err, out, part, run, stop
-from server.commands.importing import SHOWN, Bad, Report, bar, clock, listed, tell_report
+from server.commands.importing import Bad, Report, bar, clock, listed, tell_report
 from server.commands.jobs import rows_of
 from server.commands.operating import ask, inner, moment, number
+from server.commands.printed import checks, wrong
 
 app = typer.Typer(
     name="schedules",
@@ -114,25 +115,9 @@ def validate(as_json: AsJson = False, url: Url = DEFAULT_URL, token: Token = Non
     if as_json:
         out.print_json(data=answer)
     else:
-        out.print(_checks(rows_of(answer, "checks")))
+        out.print(checks(rows_of(answer, "checks")))
     if not answer.get("ok"):
-        wrong = [str(check.get("name")) for check in rows_of(answer, "checks") if not check.get("ok")]
-        raise Failed(f"not valid: {', '.join(wrong)}", FAILED)
-
-
-def _checks(checks: list[Json]) -> Table:
-    table = Table("check", "", "wrong", "what must hold; else the first that does not", box=None, pad_edge=False)
-    for check in checks:
-        good = bool(check.get("ok"))
-        examples = check.get("examples")
-        told = "; ".join(str(one) for one in (examples if isinstance(examples, list) else [])[:SHOWN])
-        table.add_row(
-            str(check.get("name")),
-            "[green]ok[/]" if good else "[red]wrong[/]",
-            f"{int(number(check.get('failed'))):,}",
-            escape(str(check.get("meaning")) if good else told),
-        )
-    return table
+        raise Failed(f"not valid: {wrong(rows_of(answer, 'checks'))}", FAILED)
 
 
 # --- plan, rebalance, consolidate ---

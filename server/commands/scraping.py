@@ -45,13 +45,16 @@ STOP_S: Final = 5.0
 
 
 @contextmanager
-def scraper(given: Mapping[str, str], http_port: int | None) -> Iterator[dict[str, str]]:
-    """The double, running, as settings of the server; nothing outside of a checkout, or when a provider is set already."""
+def scraper(given: Mapping[str, str], http_port: int | None, since_s: float | None = None) -> Iterator[dict[str, str]]:
+    """The double, running, as settings of the server; nothing outside of a checkout, or when a provider is set already.
+
+    `since_s` is when the views of its posts began to grow (showing_tracking.py)."""
     if {"APIFY_URL", "APIFY_TOKEN"} & set(given) or not DOUBLE.exists():
         yield {}
         return
     missing = [part for place in places()[1::7][:MISSING] for part in ("--missing", place)]
-    command = [sys.executable, "-m", "tests.doubles.apify", *SIZE, *missing]
+    grown = () if since_s is None else ("--since", str(since_s))
+    command = [sys.executable, "-m", "tests.doubles.apify", *SIZE, *missing, *grown]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         url = process.stdout.readline().strip()

@@ -10,25 +10,16 @@ from rich.table import Table
 
 from server.commands.calling import Json, out
 from server.commands.operating import inner, moment, number
+from server.commands.printed import table, whole
 
 TIERS: Final = ("S", "A", "B", "C", "D")
 ERRORS_SHOWN: Final = 50
 MARKS: Final = {"done": "[green]done[/]", "running": "[yellow]running[/]", "stopped": "[red]stopped[/]"}
 
 
-def whole(value: object) -> str:
-    """A count."""
-    return f"{int(number(value)):,}"
-
-
 def dollars(cents: object) -> str:
     """An amount; `-` when there is none."""
     return "-" if cents is None else f"${number(cents) / 100:,.0f}"
-
-
-def table(*columns: str) -> Table:
-    """A plain table."""
-    return Table(*columns, box=None, pad_edge=False)
 
 
 def _list(value: object) -> list[Json]:

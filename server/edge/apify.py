@@ -26,7 +26,7 @@ import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Final, Protocol, TypeVar
+from typing import Final, Literal, Protocol, TypeAlias, TypeVar
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -82,16 +82,26 @@ class Conflict(Rejected):
     """There is one of that name."""
 
 
+Kind: TypeAlias = Literal["timeout", "connection", "limited", "answer"]
+"""What stood in the way: no answer in time, no connection, a limit of the provider's (429, full), or what it answered."""
+
+
 class Retryable(Trouble):
     """Not done, and may work later."""
 
-    def __init__(self, message: str, after_s: float | None = None) -> None:
+    def __init__(self, message: str, after_s: float | None = None, kind: Kind = "answer") -> None:
         super().__init__(message)
         self.after_s = after_s
+        self.kind = kind
 
 
 class Unknown(Trouble):
     """Perhaps it was done."""
+
+    def __init__(self, message: str, kind: Kind = "answer", after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.after_s = after_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,6 +252,14 @@ class Apify:
             raise NotFound(f"the provider has no run {run_id}")
         return _run(run)
 
+    async def wait(self, run_id: str, seconds: int) -> Run:
+        """The run when it has ended, or as it is after so long; the provider holds its answer back until then."""
+        limit = dt.timedelta(seconds=seconds)
+        run = await self._ask(lambda: self._reading.run(run_id).wait_for_finish(wait_duration=limit))
+        if run is None:
+            raise NotFound(f"the provider has no run {run_id}")
+        return _run(run)
+
     async def runs(
         self, since_ms: int, *, actor: str | None = None, offset: int = 0, limit: int = PAGE_MOST
     ) -> tuple[Run, ...]:
@@ -349,7 +367,7 @@ class Apify:
         except Exception as error:  # noqa: BLE001 - as above
             trouble = self._trouble(error)
             if isinstance(trouble, Retryable) and not _surely_not_done(error):
-                raise Unknown(trouble.message) from None
+                raise Unknown(trouble.message, trouble.kind, trouble.after_s) from None
             raise trouble from None
 
     def _trouble(self, error: Exception) -> Exception:
@@ -364,9 +382,9 @@ class Apify:
             case ApifyApiError():
                 return _refusal(error, self._clean(error.message or ""), _seconds(RETRY_AFTER.get()))
             case TimeoutError():
-                return Retryable(f"the provider did not answer within {self.terms.timeout_ms} ms")
+                return Retryable(f"the provider did not answer within {self.terms.timeout_ms} ms", kind="timeout")
             case aiohttp.ClientError() | OSError():
-                return Retryable(f"the connection to the provider failed ({type(error).__name__})")
+                return Retryable(f"the connection to the provider failed ({type(error).__name__})", kind="connection")
             case ApifyClientError() | ValueError() | KeyError():
                 return Retryable(f"the provider's answer cannot be read ({type(error).__name__})")
             case _:
@@ -382,7 +400,7 @@ def _refusal(error: ApifyApiError, reason: str, after_s: float | None) -> Troubl
     said = f"({status}): {reason}" if reason else f"({status})"
     match status:
         case _ if error.type in FULL:
-            return Retryable(f"the provider's account has no room for another run {said}", after_s or FULL_AGAIN_S)
+            return Retryable(f"the provider's account has no room for another run {said}", after_s or FULL_AGAIN_S, "limited")
         case HTTPStatus.UNAUTHORIZED | HTTPStatus.FORBIDDEN:
             return AuthFailed(f"the provider does not accept the token for this {said}: set another APIFY_TOKEN")
         case HTTPStatus.NOT_FOUND | HTTPStatus.GONE:
@@ -390,7 +408,7 @@ def _refusal(error: ApifyApiError, reason: str, after_s: float | None) -> Troubl
         case HTTPStatus.CONFLICT:
             return Conflict(f"the provider has one of that name {said}")
         case HTTPStatus.TOO_MANY_REQUESTS:
-            return Retryable("the provider limits this account (429)", after_s)
+            return Retryable("the provider limits this account (429)", after_s, "limited")
         case HTTPStatus.REQUEST_TIMEOUT | HTTPStatus.TOO_EARLY:
             return Retryable(f"the provider answered {status}", after_s)
         case _ if status >= HTTPStatus.INTERNAL_SERVER_ERROR:

@@ -148,6 +148,103 @@ _SCHEDULES: Final = (
     ),
     Verb("read-audit", "admin", (Http("GET", "/admin/audit"),), note="of all systems"),
 )
+_TRACKING: Final = (
+    Verb(
+        "read-campaigns",
+        "viewer",
+        (Http("GET", "/tracking/campaigns"), Http("GET", "/tracking/campaigns/{id}")),
+        note="those that are open and those one is in, without their money; an admin all",
+    ),
+    Verb(
+        "read-submissions",
+        "viewer",
+        (
+            Http("GET", "/tracking/submissions"),
+            Http("GET", "/tracking/submissions/{id}"),
+            Http("GET", "/tracking/submissions/{id}/views"),
+        ),
+        note=_OWN,
+    ),
+    Verb(
+        "submit-posts",
+        "viewer",
+        (Http("POST", "/tracking/submissions"),),
+        note="in another's name: admins only",
+    ),
+    Verb(
+        "read-earnings",
+        "viewer",
+        (
+            Http("GET", "/tracking/balance"),
+            Http("GET", "/tracking/ledger"),
+            Http("GET", "/tracking/notifications"),
+            Http("GET", "/tracking/payouts"),
+            Http("GET", "/tracking/payouts/{id}"),
+        ),
+        note=_OWN,
+    ),
+    Verb(
+        "request-payouts",
+        "viewer",
+        (Http("POST", "/tracking/payouts"),),
+        note="in another's name: admins only",
+    ),
+    Verb(
+        "change-campaigns",
+        "admin",
+        (
+            Http("POST", "/tracking/campaigns"),
+            Http("PATCH", "/tracking/campaigns/{id}"),
+            Http("POST", "/tracking/campaigns/{id}/pause"),
+            Http("POST", "/tracking/campaigns/{id}/complete"),
+            Http("POST", "/tracking/campaigns/{id}/reactivate"),
+        ),
+    ),
+    Verb(
+        "judge-submissions",
+        "admin",
+        (
+            Http("POST", "/tracking/submissions/{id}/approve"),
+            Http("POST", "/tracking/submissions/{id}/reject"),
+            Http("POST", "/tracking/held/{id}/accept"),
+            Http("POST", "/tracking/held/{id}/reject"),
+        ),
+    ),
+    Verb(
+        "turn-payouts",
+        "admin",
+        (
+            Http("POST", "/tracking/payouts/{id}/approve"),
+            Http("POST", "/tracking/payouts/{id}/complete"),
+            Http("POST", "/tracking/payouts/{id}/reject"),
+            Http("POST", "/tracking/payouts/{id}/revert"),
+        ),
+    ),
+    Verb(
+        "read-tracking",
+        "admin",
+        (
+            Http("GET", "/tracking/held"),
+            Http("GET", "/tracking/verification"),
+            Http("GET", "/tracking/runs"),
+            Http("GET", "/tracking/runs/{id}"),
+            Http("GET", "/tracking/failed"),
+            Http("GET", "/tracking/health"),
+            Http("GET", "/tracking/stats"),
+            Http("GET", "/tracking/plan"),
+        ),
+    ),
+    Verb(
+        "run-tracking",
+        "admin",
+        (
+            Http("POST", "/tracking/runs"),
+            Http("POST", "/tracking/runs/{id}/stop"),
+            Http("POST", "/tracking/failed/{id}/retry"),
+            Http("PUT", "/tracking/clips/{id}/event"),
+        ),
+    ),
+)
 TABLE: Final = (
     Verb("read-health", "anonymous", (Http("GET", "/healthz"), Http("GET", "/readyz"))),
     Verb("read-stats", "anonymous", (Http("GET", "/stats"),), token_when_exposed=True),
@@ -157,7 +254,7 @@ TABLE: Final = (
     Verb(
         "see-pages",
         "anonymous",
-        (Page("/"), Page("/jobs"), Page("/schedules"), Page("/tiers"), Page("/site/{name}")),
+        (Page("/"), Page("/jobs"), Page("/schedules"), Page("/tiers"), Page("/tracking"), Page("/site/{name}")),
     ),
     Verb("authenticate", "anonymous", _messages("authenticate")),
     Verb("ping", "anonymous", _messages("ping")),
@@ -271,6 +368,7 @@ TABLE: Final = (
         note="a shut gate is passed with a reason only",
     ),
     Verb("decide-tier", "admin", (Http("POST", "/tiers/people/{id}/decision"),)),
+    *_TRACKING,
     Verb("get-stats", "admin", _messages("get-stats")),
     Verb(
         "update-batch-config",

@@ -32,6 +32,9 @@ from server.handlers import (
     teams,
     tier_people,
     tiers,
+    tracking,
+    tracking_money,
+    tracking_runs,
     webhooks,
 )
 from server.handlers.access import allow, origin_allowed, verb_of_route
@@ -98,6 +101,9 @@ ROUTES: Final[tuple[Route, ...]] = (
     *celebrities.ROUTES,
     *tiers.ROUTES,
     *tier_people.ROUTES,
+    *tracking.ROUTES,
+    *tracking_money.ROUTES,
+    *tracking_runs.ROUTES,
     *admin.ROUTES,
     *pages.ROUTES,
 )

@@ -27,6 +27,9 @@ from server.handlers import (
     teams,
     tiers,
     tiers_json,
+    tracking,
+    tracking_money,
+    tracking_runs,
 )
 from server.handlers.access import VERBS, verb_of_route
 from server.handlers.ports import NUMBER, TEXT, TRUTH, WHOLE, Content, Query, Route, Schema, list_of, object_of, ref
@@ -34,6 +37,17 @@ from server.protocol.event import EventIn, PopularityIn
 from server.protocol.imports import CredentialIn, ImportIn, PriorityIn, SecretIn
 from server.protocol.schedules import BalanceIn, IntervalIn, ProfileIn, RetryIn, TierIn
 from server.protocol.tiers import BookIn, ClassifyIn, DecisionIn, GenerateIn, VerifyIn
+from server.protocol.tracking import (
+    ApprovalIn,
+    BudgetIn,
+    CampaignIn,
+    EventLinkIn,
+    NoteIn,
+    PaymentIn,
+    PayoutIn,
+    RunIn,
+    SubmissionIn,
+)
 
 VERSION: Final = getattr(server, "__version__", "0.1.0")
 _STATUSES: Final = {
@@ -93,7 +107,7 @@ def _operation(route: Route) -> dict[str, object]:
 
 TAGS: Final = (
     *("events", "popularity", "config", "loops", "alerts", "imports", "audiences", "credentials"),
-    *("api", "admin", "webhooks", "celebrities", "availability", "tiers"),
+    *("api", "admin", "webhooks", "celebrities", "availability", "tiers", "tracking"),
 )
 
 
@@ -140,6 +154,7 @@ _MODELS: Final = (
     *(EventIn, PopularityIn, ImportIn, PriorityIn, CredentialIn, SecretIn),
     *(ProfileIn, TierIn, IntervalIn, RetryIn, BalanceIn),
     *(ClassifyIn, GenerateIn, VerifyIn, DecisionIn, BookIn),
+    *(CampaignIn, BudgetIn, SubmissionIn, NoteIn, PayoutIn, ApprovalIn, PaymentIn, RunIn, EventLinkIn),
 )
 
 
@@ -214,5 +229,14 @@ _OWN: Final[dict[str, Schema]] = {
     "TierPersonFile": tiers_json.PERSON,
     "TierCalendar": tiers_json.CALENDAR,
     "Verification": tiers.VERIFICATION,
+    "Campaign": tracking.CAMPAIGN,
+    "Submission": tracking.SUBMISSION,
+    "Payout": tracking_money.PAYOUT,
+    "TrackingRun": tracking_runs.RUN,
+    "TrackingQuota": tracking_runs.QUOTA,
+    "TrackingHealth": tracking_runs.HEALTH,
+    "TrackingStats": tracking_runs.STATS,
+    "TrackingPlan": tracking_runs.PLAN,
+    "FailedScrape": tracking_runs.FAILED,
     "Ready": object_of({"ready": TRUTH, "missing": list_of(TEXT)}, {"error": ref("Problem")}),
 }

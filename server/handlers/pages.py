@@ -1,4 +1,4 @@
-"""The pages and their files, from memory: GET /, /jobs, /schedules, /tiers and /site/*.
+"""The pages and their files, from memory: GET /, /jobs, /schedules, /tiers, /tracking and /site/*.
 
 Read once at the start: the files of `site/` and, below `leaflet/`, what pages need of the Leaflet package. Served are exactly the
 names in that table, so no path leads anywhere else. Texts are compressed once. Each answer has an ETag of its content: a
@@ -32,6 +32,7 @@ INDEX: Final = "index.html"
 JOBS: Final = "jobs.html"
 SCHEDULES: Final = "schedules.html"
 TIERS: Final = "tiers.html"
+TRACKING: Final = "tracking.html"
 PLACEHOLDER: Final = b"{{WS_PORT}}"
 LEAFLET_FILES: Final = ("leaflet.js", "leaflet.css", "images/*.png")
 TYPES: Final = {
@@ -108,6 +109,11 @@ async def tiers(request: web.Request, ports: Ports, who: Identity) -> web.Stream
     return _send(request, ports, TIERS)
 
 
+async def tracking(request: web.Request, ports: Ports, who: Identity) -> web.StreamResponse:
+    """The clips: campaigns, runs, payouts; for a creator the own posts and earnings."""
+    return _send(request, ports, TRACKING)
+
+
 async def site_file(request: web.Request, ports: Ports, who: Identity) -> web.StreamResponse:
     """A file of the pages."""
     return _send(request, ports, request.match_info["name"])
@@ -164,5 +170,6 @@ ROUTES: Final = (
     Route("GET", "/jobs", jobs, "The page of imports", _PAGE),
     Route("GET", "/schedules", schedules, "The page of schedules", _PAGE),
     Route("GET", "/tiers", tiers, "The page of tiers", _PAGE),
+    Route("GET", "/tracking", tracking, "The page of view tracking", _PAGE),
     Route("GET", "/site/{name}", site_file, "A file of the pages", _FILE, refusals=(404,), pattern="/site/{name:.+}"),
 )

@@ -20,6 +20,8 @@ from server.batching.schedules.scheduler import Scheduler
 from server.batching.scores.feed import Feed
 from server.batching.tiers.lookup import Lookup
 from server.batching.tiers.tiers import Tiers
+from server.batching.tracking.desk import Desk
+from server.batching.tracking.tracker import Tracker
 from server.core.identity import Identity
 from server.edge.auth import Keys
 from server.edge.clock import Clock
@@ -64,6 +66,8 @@ class Ports:
     schedules: Scheduler
     tiers: Tiers
     lookup: Lookup
+    books: Desk
+    tracker: Tracker
     panel: Panel
     alerts: Alerts
     keys: Keys

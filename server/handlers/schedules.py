@@ -186,7 +186,7 @@ def _line_json(line: Line) -> dict[str, object]:
 # --- runs, checks, health ---
 
 
-async def list_runs(request: web.Request, ports: Ports, who: Identity) -> web.StreamResponse:
+async def list_provider_runs(request: web.Request, ports: Ports, who: Identity) -> web.StreamResponse:
     """A page of runs."""
     return await _runs(request, ports, who, None)
 
@@ -428,7 +428,13 @@ ROUTES: Final = (
     ),
     Route("PUT", f"{_BASE}/{{id}}/resume", resume_schedule, "Go on with the next slot", _TURNED, refusals=(404, 503)),
     Route(
-        "GET", "/admin/runs", list_runs, "Runs at the provider, newest first", _RUNS, _RUN_QUERY, refusals=(422, 503)
+        "GET",
+        "/admin/runs",
+        list_provider_runs,
+        "Runs at the provider, newest first",
+        _RUNS,
+        _RUN_QUERY,
+        refusals=(422, 503),
     ),
     Route(
         "GET",

@@ -28,12 +28,15 @@ from server.settings.provider import Provider, check_provider
 from server.settings.schedules import Schedules, check_schedules
 from server.settings.server import Access, Alerts, Server
 from server.settings.tiers import Tiers
+from server.settings.tracking import Tracking, check_tracking
 
 PREFIXES: Final = ("BATCH_", "JWT_", "ADAPTIVE_", "PREDICTIVE_", "SCHEDULES_", "TRACKING_", "IMPORTS_", "TIERS_")
 
 
 # The last base comes first in the generated files.
-class Settings(Tiers, Schedules, Provider, Imports, Alerts, Limits, Score, Batching, Access, Server, BaseSettings):
+class Settings(
+    Tracking, Tiers, Schedules, Provider, Imports, Alerts, Limits, Score, Batching, Access, Server, BaseSettings
+):
     """What one server was started with. Immutable; what may change at run time is copied into `Tunables`."""
 
     model_config = SettingsConfigDict(extra="ignore", frozen=True, validate_default=False, env_ignore_empty=True)
@@ -75,6 +78,7 @@ def load(environ: Mapping[str, str], **overrides: Any) -> Settings:
         raise StartRefused(f"ADAPTIVE_MIN_INTERVAL_MS={least} is more than ADAPTIVE_MAX_INTERVAL_MS={most}; lower it.")
     check_provider(settings)
     check_schedules(settings, settings)
+    check_tracking(settings)
     return settings
 
 

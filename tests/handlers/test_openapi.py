@@ -29,6 +29,13 @@ def test_every_reference_in_the_document_leads_somewhere() -> None:
     assert set(schemas) <= used, "a schema that nothing uses"
 
 
+def test_every_operation_has_an_id_of_its_own() -> None:
+    paths = http.openapi_document()["paths"]
+    ids = [operation["operationId"] for path in paths.values() for operation in path.values()]  # type: ignore[attr-defined]  # a dict, as the document has it
+
+    assert len(ids) == len(set(ids)), sorted(name for name in set(ids) if ids.count(name) > 1)
+
+
 async def test_answers_fit_their_schemas(serving: Serving, berlin: dict[str, Any]) -> None:
     document = http.openapi_document()
     asked: list[tuple[str, str, str, Any]] = [

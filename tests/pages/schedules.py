@@ -1,22 +1,16 @@
 """What a person does on the schedules page again and again, and a server that has something to show them."""
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Page, expect
 
-from server.edge.secrets import mint
-from server.settings import load
+from tests.pages import person
 from tests.pages.conftest import Visit
-from tests.pages.looks import CONTRAST, NAMES
+from tests.pages.person import LONG
 from tests.pages.scraping import Scraping, fill, scraped_site, send
-from tests.pages.site import ROOT, Site, until
-
-LONG = 30_000
-SHOTS = ROOT / "build" / "screenshots"
-AUDIT = r"\. Audit \d+\."
+from tests.pages.site import Site, until
 
 
 @contextmanager
@@ -34,19 +28,8 @@ def filled(provider: Scraping) -> Iterator[Site]:
         site.remove()
 
 
-def token_of(site: Site, sub: str, team: str | None = None) -> str:
-    return mint(load({"DATA_DIR": str(site.data_dir)}), sub=sub, team=team)
-
-
 def arrived(visit: Visit, token: str, address: str = "/schedules") -> Page:
-    """Signed in with this token, through the form."""
-    page = visit.open(address)
-    expect(page.locator("#connection")).to_contain_text("Live", timeout=LONG)
-    page.locator("#account").click()
-    page.get_by_label("Token", exact=True).fill(token)
-    page.get_by_role("dialog").get_by_role("button", name="Sign in").click()
-    expect(page.get_by_role("dialog")).to_have_count(0, timeout=LONG)
-    return page
+    return person.arrived(visit, token, address)
 
 
 def admin(visit: Visit, address: str = "/schedules") -> Page:
@@ -55,27 +38,8 @@ def admin(visit: Visit, address: str = "/schedules") -> Page:
     return page
 
 
-def row(page: Page, table: str, *words: str | re.Pattern[str]) -> Locator:
-    rows = page.locator(f"#{table} tbody tr")
-    for word in words:
-        rows = rows.filter(has_text=word)
-    return rows.first
-
-
-def drawer(page: Page) -> Locator:
-    return page.locator("#drawer")
-
-
-def told(page: Page, words: str) -> None:
-    """A notice that says so, with the number of the entry in the trail."""
-    notice = page.locator("#notices .notice", has_text=re.compile(words + ".*" + AUDIT, re.S))
-    expect(notice.first).to_be_visible(timeout=LONG)
-
-
-def pressed(page: Page, button: str) -> None:
-    """The button of the dialog that is open; it closes when the server has done it."""
-    page.get_by_role("dialog").get_by_role("button", name=button, exact=True).click()
-    expect(page.get_by_role("dialog")).to_have_count(0, timeout=LONG)
+def looked_at(page: Page, name: str, *, whole: bool = False) -> None:
+    person.looked_at(page, f"schedules-{name}", whole=whole)
 
 
 def batch_id(site: Site, **line: object) -> int:
@@ -102,13 +66,3 @@ def processed(site: Site, run: int) -> dict[str, Any]:
 
     until(done, f"run {run} is processed")
     return found
-
-
-def looked_at(page: Page, name: str, *, whole: bool = False) -> None:
-    """Names and contrast hold, nothing is wider than the screen; the picture is for a person to open."""
-    page.evaluate("() => Promise.all(document.getAnimations().map((animation) => animation.finished))")
-    assert page.evaluate(NAMES) == []
-    assert page.evaluate(CONTRAST) == []
-    assert page.evaluate("() => document.documentElement.scrollWidth <= innerWidth")
-    SHOTS.mkdir(parents=True, exist_ok=True)
-    page.screenshot(path=SHOTS / f"schedules-{name}.png", full_page=whole)

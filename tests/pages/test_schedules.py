@@ -10,19 +10,8 @@ from playwright.sync_api import Browser, expect
 
 from server.batching.schedules.plan import TIER_HOURS
 from tests.pages.conftest import Visitor
-from tests.pages.schedules import (
-    LONG,
-    admin,
-    batch_id,
-    drawer,
-    filled,
-    follow,
-    looked_at,
-    pressed,
-    processed,
-    row,
-    told,
-)
+from tests.pages.person import LONG, drawer, pressed, row, told
+from tests.pages.schedules import admin, batch_id, filled, follow, looked_at, processed
 from tests.pages.scraping import LOST, Scraping, scraping
 from tests.pages.site import ROOT, Site
 

@@ -7,7 +7,8 @@ import pytest
 from playwright.sync_api import Browser, FilePayload, expect
 
 from tests.pages.conftest import Visitor
-from tests.pages.schedules import LONG, admin, arrived, drawer, filled, follow, looked_at, pressed, row, token_of, told
+from tests.pages.person import LONG, drawer, pressed, row, token_of, told
+from tests.pages.schedules import admin, arrived, filled, follow, looked_at
 from tests.pages.scraping import Scraping, scraping
 from tests.pages.site import Site
 

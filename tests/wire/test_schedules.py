@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from server.batching.schedules.relay import AREAS, GAP_MS, NAMED_MOST, News
+from server.batching.hints import GAP_MS, NAMED_MOST, News
+from server.batching.schedules.relay import AREAS
 from server.protocol.outgoing import SENT
 from tests.serving import Live, Message, Start, Talk, until
 
@@ -79,14 +80,14 @@ async def test_many_changes_are_few_messages(place: Live) -> None:
 
 
 def test_news_name_schedules_while_they_are_few() -> None:
-    news = News()
+    news = News(AREAS, "schedules")
     assert not news
     news.add(["runs", "an area of a newer node"], [3, 1])
     news.add(["runs"], [2])
     assert news.said() == {"changed": ["runs"], "schedules": [1, 2, 3]}
-    other = News()
+    other = News(AREAS, "schedules")
     other.add(["retries"], range(NAMED_MOST + 1))
     news.merge(other)
     assert news.said() == {"changed": ["retries", "runs"], "schedules": None}
     news.add([], [7])
-    assert news.schedules is None and news.areas <= set(AREAS)
+    assert news.ids is None and news.areas <= set(AREAS)

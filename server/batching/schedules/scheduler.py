@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from server.batching import audit
+from server.batching.hints import GAP_MS
 from server.batching.loop import Loop, TurnRecord
 from server.batching.parts import Follow, Lead, Parts
 from server.batching.schedules import figures as f
@@ -30,7 +31,7 @@ from server.batching.schedules.inputs import Asked
 from server.batching.schedules.outcomes import Ladder
 from server.batching.schedules.plan import PLATFORMS, TYPES, Platform, Type
 from server.batching.schedules.reading import Reading
-from server.batching.schedules.relay import GAP_MS, TELL, TOPIC, Area, Relay
+from server.batching.schedules.relay import TELL, TOPIC, Area, relay
 from server.batching.schedules.rows import Unusable
 from server.batching.schedules.store import Terms
 from server.batching.schedules.taking import Taken
@@ -106,7 +107,7 @@ class Scheduler:
         self.runs = r.Runs(
             parts.db, parts.clock, provider.Provider(client, provider_terms(settings)), lead, run_terms(settings)
         )
-        self.relay = Relay(parts.db, parts.bus, parts.clock, follow)
+        self.relay = relay(parts.db, parts.bus, parts.clock, follow)
         self._reached = _Reached()
         self._add_loops(parts, lead)
 
@@ -133,7 +134,7 @@ class Scheduler:
 
     def note(self, *areas: Area, schedules: Iterable[int] | None = ()) -> None:
         """This has changed; None: any schedule may have."""
-        self.relay.note(*areas, schedules=schedules)
+        self.relay.note(*areas, ids=schedules)
 
     def measure(self, gauge: f.Measure) -> None:
         """Put the figures among the server's numbers."""

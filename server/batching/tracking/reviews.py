@@ -2,7 +2,7 @@
 
     await reviews.held(who)                        what waits, oldest first
     await reviews.accept(observation_id, who)      it was so: it counts from now on, and is settled, once
-    await reviews.reject(observation_id, who)      it was not: it never counts
+    await reviews.reject(observation_id, who)      it was not: it never counts; both take a note for the trail
 
 A clip whose count has jumped is held at each further check too. Judging one of these judges those before it the same way: they are
 the same jump, still on its way. Those after an accepted one are no jumps any more, or wait on.
@@ -20,7 +20,7 @@ import asyncpg
 from server.batching import audit
 from server.batching.tracking import money as m
 from server.batching.tracking.settlement import book, entries_of, hold_campaigns, hold_clips
-from server.batching.tracking.store import PAGE_MOST, admin, freshen, refresh, serving
+from server.batching.tracking.store import PAGE_MOST, admin, freshen, refresh, serving, told
 from server.core.identity import Identity
 from server.edge.postgres import Connection, Database
 from server.errors import Code, Refused
@@ -79,9 +79,9 @@ class Reviews:
         async with serving(self._db) as connection:
             return [Held(*row) for row in await connection.fetch(HELD, after, min(limit, PAGE_MOST))]
 
-    async def accept(self, observation_id: int, who: Identity) -> Verdict:
+    async def accept(self, observation_id: int, who: Identity, note: str = "") -> Verdict:
         """Let it count: the best count rises to it, and submissions are paid what follows from that."""
-        name = admin(who, "accepting a count")
+        name, text = admin(who, "accepting a count"), told(note, "note")
         async with serving(self._db) as connection:
             clip, accounts, sight = await _hold(connection, observation_id)
             waiting = await connection.fetch(OPEN, clip)
@@ -93,20 +93,20 @@ class Reviews:
             await connection.execute(BEST, clip, rise.best, _best_id(accepted), rise.views)
             changed = await book(connection, settled)
             await refresh(connection, settled.based)
-            noted = await _note(connection, observation_id, "accepted", name, also)
+            noted = await _note(connection, observation_id, "accepted", name, also, text)
         if changed:
             await freshen(self._db, changed)
         money = (settled.granted_cents, settled.completed)
         return Verdict(observation_id, clip, "accepted", also, *money, noted)
 
-    async def reject(self, observation_id: int, who: Identity) -> Verdict:
+    async def reject(self, observation_id: int, who: Identity, note: str = "") -> Verdict:
         """Never let it count."""
-        name = admin(who, "rejecting a count")
+        name, text = admin(who, "rejecting a count"), told(note, "note")
         async with serving(self._db) as connection:
             clip, _, _ = await _hold(connection, observation_id)
             doomed = [row["id"] for row in _upto(await connection.fetch(OPEN, clip), observation_id)]
             also = await _judge(connection, doomed, observation_id, "rejected", name)
-            noted = await _note(connection, observation_id, "rejected", name, also)
+            noted = await _note(connection, observation_id, "rejected", name, also, text)
         return Verdict(observation_id, clip, "rejected", also, 0, (), noted)
 
 
@@ -153,6 +153,8 @@ async def _judge(
     return tuple(one for one in ids if one is not None and one != asked)
 
 
-async def _note(connection: Connection, observation_id: int, state: m.State, who: str, also: tuple[int, ...]) -> int:
-    target, after = f"observation {observation_id}", {"state": state, "also": also}
+async def _note(
+    connection: Connection, observation_id: int, state: m.State, who: str, also: tuple[int, ...], note: str
+) -> int:
+    target, after = f"observation {observation_id}", {"state": state, "also": also, "note": note}
     return await audit.write(connection, who, f"tracking.observation.{state}", target, {"state": "held"}, after)

@@ -59,9 +59,25 @@ create table tracking.campaigns (
 create index campaigns_status on tracking.campaigns (status, id desc);
 create index campaigns_stale on tracking.campaigns (id) where refreshed < changes;
 
+-- In which queue a clip stands: those of a queue are all as urgent as the time since their last look says, and are due so long after
+-- it, or later. Tens: 0 active, never looked at, new campaign; 1 the same, old campaign; 2 active, new campaign; 3 active, old
+-- campaign; 4 ended, never looked at; 5 ended. Ones, for 2, 3 and 5: by how many hours it is due after its last look (cadence.py), rounded down to one of
+-- these; some minutes early, since a look and the run that it belongs to do not begin at the same moment. Null: not looked at.
+create function tracking.lane(tracked text, state text, young boolean, looked timestamptz, due timestamptz) returns smallint
+language sql immutable parallel safe as $$
+    select (case
+        when state <> 'ok' or tracked = 'none' then null
+        when looked is null then case when tracked = 'ended' then 40 when young then 0 else 10 end
+        else case when tracked = 'ended' then 50 when young then 20 else 30 end
+            + width_bucket(due - looked + interval '10 minutes',
+                array[interval '2 hours', '4 hours', '8 hours', '16 hours', '24 hours', '48 hours', '72 hours'])
+    end)::smallint
+$$;
+
 -- A post, once, whoever submitted it to whatever. What is known of it and when to look again.
 -- `tracked`, `newest_campaign_at`, `pressing`, `baseline_wanted` follow from its submissions and their campaigns: tracking.refresh, after
--- each change of these. active: in an ACTIVE campaign; ended: only in COMPLETED ones; none: in neither.
+-- each change of these. active: in an ACTIVE campaign; ended: only in COMPLETED ones; none: in neither. `young`: the newest campaign is
+-- under seven days old; time alone makes that false, which selection.py writes down before it relies on it.
 create table tracking.clips (
     id                  bigint generated always as identity primary key,
     platform            tracking.platform not null,
@@ -69,6 +85,7 @@ create table tracking.clips (
     url                 text not null check (length(url) between 1 and 2000),
     tracked             text not null default 'none' check (tracked in ('active', 'ended', 'none')),
     newest_campaign_at  timestamptz,
+    young               boolean not null default false,
     pressing            boolean not null default false,
     baseline_wanted     boolean not null default false,
     views               tracking.views,
@@ -84,9 +101,15 @@ create table tracking.clips (
     lease               bigint not null default 0,
     lease_until         timestamptz,
     lease_run           bigint,
+    event_id            text check (length(event_id) between 1 and 200),
+    published_views     tracking.views,
     created_at          timestamptz not null default clock_timestamp(),
+    lane                smallint generated always as (tracking.lane(tracked, state, young, last_checked_at, next_due_at)) stored,
     unique (platform, post_id)
 ) with (fillfactor = 70);
+create index clips_urgent on tracking.clips (lane, (coalesce(last_checked_at, created_at)), id, next_due_at) where lane is not null;
+create index clips_young on tracking.clips (newest_campaign_at) where young;
+create index clips_apart on tracking.clips (state, platform) where state <> 'ok';
 
 -- A post in a campaign, once: one that was rejected may come again, unless it has earned (taken). baseline_views is unset until a count
 -- observed at or after baseline_from sets it (or the campaign counts from zero); baseline_at is when that was observed. claimed_cents is the part
@@ -212,7 +235,8 @@ create table tracking.notifications (
 );
 create index notifications_creator on tracking.notifications (creator, id);
 
--- Runs, written by the tracking loop. One is open at a time; its lease is renewed by a heartbeat and runs out after a kill.
+-- Runs, written by the tracking loop. One is open at a time; its lease is renewed by the heartbeats of those who work on it and runs out
+-- when all of them were killed. stopping: no further batch, and why. request_key: of whoever asked for it, so that asking twice is asking once.
 create table tracking.tracking_runs (
     id           bigint generated always as identity primary key,
     occasion     text not null default 'interval',
@@ -225,16 +249,25 @@ create table tracking.tracking_runs (
     seconds      float8 not null default 0,
     calls        int not null default 0,
     earned_cents bigint not null default 0,
-    stop_reason  text check (stop_reason in ('done', 'time_limit', 'quota', 'provider_auth', 'lost')),
-    error        text,
-    lease        bigint not null default 1,
-    lease_until  timestamptz,
+    stopping     text check (stopping in ('time_limit', 'quota', 'provider_auth', 'stopped')),
+    stop_reason  text check (stop_reason in ('done', 'time_limit', 'quota', 'provider_auth', 'stopped', 'lost')),
+    error        text check (length(error) <= 1000),
+    request_key  text unique check (length(request_key) between 1 and 200),
+    lease_until  timestamptz not null default clock_timestamp(),
     started_at   timestamptz not null default clock_timestamp(),
     finished_at  timestamptz,
     check ((finished_at is null) = (stop_reason is null))
 );
 create unique index tracking_runs_open on tracking.tracking_runs ((true)) where finished_at is null;
 create index tracking_runs_finished on tracking.tracking_runs (finished_at);
+
+-- Who works on the run that is open.
+create table tracking.run_workers (
+    run_id      bigint not null references tracking.tracking_runs on delete cascade,
+    worker      text not null check (length(worker) between 1 and 300),
+    lease_until timestamptz not null,
+    primary key (run_id, worker)
+);
 
 -- What could not be read: one open row for a clip.
 create table tracking.failed_scrapes (
@@ -273,6 +306,28 @@ create table tracking.provider_usage (
     primary key (provider, month)
 ) with (fillfactor = 50);
 
+-- A call that may be sent, or is under way: its place in the quota of the month and among the calls of its platform. The row goes when the call
+-- has ended; that of a process that was killed runs out.
+create table tracking.call_reservations (
+    id         bigint generated always as identity primary key,
+    provider   text not null,
+    month      date not null,
+    platform   tracking.platform not null,
+    run_id     bigint not null,
+    expires_at timestamptz not null,
+    sent_at    timestamptz
+);
+
+-- How well an actor has done of late: what succeeded and failed, halved every few hours.
+create table tracking.actor_standing (
+    platform  tracking.platform not null,
+    actor     text not null,
+    succeeded float8 not null default 0,
+    failed    float8 not null default 0,
+    at        timestamptz not null default clock_timestamp(),
+    primary key (platform, actor)
+) with (fillfactor = 50);
+
 create table tracking.actor_usage (
     platform    tracking.platform not null,
     actor       text not null,
@@ -286,7 +341,8 @@ create table tracking.actor_usage (
     primary key (platform, actor, month)
 ) with (fillfactor = 50);
 
--- What follows for clips from their submissions and the campaigns of these; one that is needed anew is due at once. Two statements on purpose: the second sees what was
+-- What follows for clips from their submissions and the campaigns of these. One that is needed anew is due at once; one whose campaign has nearly spent its budget
+-- two hours after its last look; one that earns nothing any more a day after it (a minute early, as in cadence.py). Two statements on purpose: the second sees what was
 -- committed while the first waited for a row.
 create function tracking.refresh(clip_ids bigint[]) returns void language sql volatile as $$
     select 1 from tracking.clips c where c.id = any(clip_ids) order by c.id for no key update;
@@ -304,8 +360,14 @@ create function tracking.refresh(clip_ids bigint[]) returns void language sql vo
     )
     update tracking.clips c
     set tracked = t.tracked, newest_campaign_at = t.newest, pressing = t.pressing, baseline_wanted = t.wanted,
-        next_due_at = case when t.tracked = 'active' and c.tracked <> 'active' or t.wanted and not c.baseline_wanted
-            then least(c.next_due_at, clock_timestamp()) else c.next_due_at end
+        young = coalesce(t.newest > clock_timestamp() - interval '7 days', false),
+        pace = case when t.tracked = 'ended' then 'daily' else c.pace end,
+        next_due_at = case
+            when t.tracked = 'active' and c.tracked <> 'active' or t.wanted and not c.baseline_wanted
+                then least(c.next_due_at, clock_timestamp())
+            when t.pressing and not c.pressing then least(c.next_due_at, c.last_checked_at + interval '119 minutes')
+            when t.tracked = 'ended' and c.tracked = 'active' then greatest(c.next_due_at, c.last_checked_at + interval '1439 minutes')
+            else c.next_due_at end
     from truth t where c.id = t.id
         and (c.tracked, c.newest_campaign_at, c.pressing, c.baseline_wanted) is distinct from (t.tracked, t.newest, t.pressing, t.wanted)
 $$;
@@ -321,8 +383,8 @@ declare
     name text;
 begin
     foreach name in array array['campaigns', 'clips', 'clip_submissions', 'view_tracking', 'earnings_ledger', 'payout_requests',
-            'payout_items', 'payouts', 'notifications', 'tracking_runs', 'failed_scrapes', 'scrape_cache', 'provider_usage',
-            'actor_usage'] loop
+            'payout_items', 'payouts', 'notifications', 'tracking_runs', 'run_workers', 'failed_scrapes', 'scrape_cache', 'provider_usage',
+            'call_reservations', 'actor_standing', 'actor_usage'] loop
         execute format('alter table tracking.%I enable row level security', name);
         execute format('create policy service on tracking.%I to batchcast_tracking using (true)', name);
     end loop;

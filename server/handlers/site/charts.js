@@ -1,4 +1,4 @@
-/* Small inline charts: stacked bar, countdown ring, sparkline, columns by day, spread, share. Plain SVG; colours come from the style sheet
+/* Small inline charts: stacked bar, countdown ring, sparkline, columns by day, rates, spread, share. Plain SVG; colours come from the style sheet
  * by class, words and numbers stand beside the picture, never only in it. */
 
 import { svg } from "./format.js";
@@ -57,6 +57,20 @@ export function columns(days, label, { height = 56, width = 18, gap = 8 } = {}) 
     }
     root.append(day);
   });
+  return root;
+}
+
+/** Shares in per cent side by side as bars, oldest first: values: [{value, label}]. Lines at the two bounds; a bar is good above the first,
+ * middling above the second, else bad. */
+export function rateBars(values, bounds, label) {
+  const root = svg("svg", { class: "rate-bars", viewBox: `0 0 ${values.length * 10} 100`, preserveAspectRatio: "none", role: "img", "aria-label": label });
+  values.forEach(({ value, label: name }, index) => {
+    const part = value > bounds[0] ? "good" : value > bounds[1] ? "warn" : "bad";
+    // A rate of nothing is a bar too.
+    const height = Math.max(2, value);
+    root.append(svg("g", {}, svg("title", {}, name), svg("rect", { class: "rate-ground", x: index * 10, y: 0, width: 10, height: 100 }), svg("rect", { class: `part-${part}`, x: index * 10 + 1, y: 100 - height, width: 8, height })));
+  });
+  for (const bound of bounds) root.append(svg("line", { x1: 0, x2: values.length * 10, y1: 100 - bound, y2: 100 - bound }));
   return root;
 }
 

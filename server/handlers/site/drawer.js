@@ -1,7 +1,7 @@
 /* A panel at the side (on a phone: a sheet from the bottom) that tells more about one thing of a page. It does not lock the page:
  * tables behind it go on living. Escape and its button close it; the focus goes back to where it came from. */
 
-import { element, icon, setText } from "./format.js";
+import { badge, count, element, icon, number, setText } from "./format.js";
 
 export class Drawer {
   /** `closed` is called when the person closes it. */
@@ -48,4 +48,18 @@ function keepingPlace(node, change) {
   const before = node?.closest?.("main") ? node.getBoundingClientRect().top : null;
   change();
   if (before !== null && node.isConnected) scrollBy({ top: node.getBoundingClientRect().top - before, behavior: "instant" });
+}
+
+/** The nodes for what a verification found: {ok, checks: [{name, meaning, ok, failed, examples}]}, failed ones first. `command` does the same. */
+export function checksDetail({ ok, checks }, command) {
+  const failed = checks.filter((check) => !check.ok);
+  const verdict = ok ? badge("completed", "check", `all ${number(checks.length)} checks hold`) : badge("failed", "critical", `${count(failed.length, "check")} of ${number(checks.length)} failed`);
+  const line = (check) => element("li", { "data-status": check.ok ? "completed" : "failed" }, icon(check.ok ? "check" : "warn"), element("div", {}, element("b", {}, check.name), element("p", { class: "faint" }, check.meaning), ...examples(check)));
+  return [element("div", { class: "job-progress" }, verdict), element("ul", { class: "checks" }, ...[...failed, ...checks.filter((check) => check.ok)].map(line)),
+    element("p", { class: "faint" }, "The same on the command line: ", element("code", {}, command), ".")];
+}
+
+function examples({ ok, failed, examples: named }) {
+  if (ok) return [];
+  return [element("p", { class: "bad" }, `${count(failed, "time")}${named.length < failed ? `, of which ${number(named.length)} are named` : ""}:`), element("ul", { class: "examples" }, ...named.map((text) => element("li", {}, text)))];
 }

@@ -92,6 +92,42 @@ export const icon = (name) => svg("svg", { class: "icon", "aria-hidden": "true" 
 /** A state: an icon in its colour (`tone`, a data-status of the style sheet) and its word. */
 export const badge = (tone, picture, words, title = null) => element("span", { class: "status", "data-status": tone, title }, icon(picture), words);
 
+/** One of a table of states {name: {icon, tone, words?, about}} as a badge, its meaning on hover. */
+export const badgeOf = (all, name, words = all[name].words ?? name) => badge(all[name].tone, all[name].icon, words, all[name].about);
+
+export const smallButton = (words, clicked, more = {}) => element("button", { type: "button", class: "small", onclick: clicked, ...more }, words);
+
+/** A button of a drawer, with a picture. */
+export const actionButton = (words, picture, clicked) => element("button", { type: "button", onclick: ({ currentTarget }) => clicked(currentTarget) }, icon(picture), words);
+
+/** A button that looks like a link and opens the drawer: the page listens for data-`kind`; `more` are further data attributes. */
+export function link(kind, id, words, { label = null, ...more } = {}) {
+  const data = Object.fromEntries(Object.entries({ [kind]: id, ...more }).map(([name, value]) => [`data-${name}`, String(value)]));
+  return element("button", { type: "button", class: "link", "aria-label": label, ...data }, words);
+}
+
+/** A panel among the figures at the head of a page. */
+export const tile = (name, ...content) => element("section", { class: "panel tile" }, element("h2", {}, name), ...content);
+
+/** What a dialog says that it will do. */
+export const says = (...words) => element("p", { class: "says" }, ...words);
+
+export const radio = (name, value, words, checked = false) => element("label", { class: "check" }, element("input", { type: "radio", name, value, checked }), element("span", {}, words));
+
+/** Put these nodes there unless they are there; a button that is focused stays so. */
+export function put(place, ...nodes) {
+  if (nodes.map((node) => node.outerHTML).join("") === place.innerHTML) return;
+  const at = Array.from(place.querySelectorAll("button")).indexOf(document.activeElement);
+  place.replaceChildren(...nodes);
+  if (at >= 0) place.querySelectorAll("button")[at]?.focus({ preventScroll: true });
+}
+
+export const iso = (ms) => (ms ? new Date(ms).toISOString() : "");
+export const exactly = (ms) => (ms ? exactTime(ms) : "");
+
+/** A fact of a list: a moment, relative, the exact one on hover. */
+export const moment = (name, ms) => [name, ms ? relativeTime(ms) : "–", exactly(ms)];
+
 /** Set the text only when it differs, so that nothing is laid out or announced twice. */
 export function setText(node, text) {
   if (node.textContent !== text) node.textContent = text;

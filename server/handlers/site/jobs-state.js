@@ -2,7 +2,7 @@
  * One answer (GET /imports/status), read every two seconds while somebody looks. */
 
 import { columns, sparkline } from "./charts.js";
-import { count, duration, element, facts, icon, number, setText } from "./format.js";
+import { count, duration, element, facts, icon, number, setText, tile } from "./format.js";
 import { STATUSES } from "./jobs-words.js";
 import { Table } from "./table.js";
 
@@ -105,8 +105,6 @@ function suggestion(wanted, active) {
 function dayBar(date, day = { completedJobs: 0, failedJobs: 0 }) {
   return { label: `${date}: ${number(day.completedJobs)} completed, ${number(day.failedJobs)} failed`, parts: [{ name: "good", value: day.completedJobs }, { name: "bad", value: day.failedJobs }] };
 }
-
-const tile = (name, ...content) => element("section", { class: "panel tile" }, element("h2", {}, name), ...content);
 
 /** What the processes that use a credential tell of it, together. */
 export function usageOf(credentials, id) {

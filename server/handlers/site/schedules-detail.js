@@ -1,25 +1,15 @@
-/* The drawer's content for a batch (how full, who is in it, its runs, what was changed about it), a run, and the checks of everything.
+/* The drawer's content for a batch (how full, who is in it, its runs, what was changed about it) and a run.
  * Figures change in place; tables in here keep their place while they do. */
 
-import { badge, count, element, facts, icon, number } from "./format.js";
+import { actionButton, element, exactly, facts, icon, link, moment, number, put } from "./format.js";
 import { balance, pauseSchedule, resumeSchedule, triggerSchedule } from "./schedules-forms.js";
-import { RUN_COLUMNS, auditTable, batchRow, paged, runBadge, runTable } from "./schedules-tables.js";
-import { RUNS, businessLink, businesses, every, exactly, healthBadge, link, loadBar, moment, nextWords, stateBadge, teamLink } from "./schedules-words.js";
+import { RUN_COLUMNS, auditTable, batchRow, runBadge, runTable } from "./schedules-tables.js";
+import { RUNS, businessLink, businesses, every, healthBadge, loadBar, nextWords, stateBadge, teamLink } from "./schedules-words.js";
 import { act, api } from "./shell.js";
-import { Table } from "./table.js";
+import { Table, paged } from "./table.js";
 
 const PAGE = 50;
 const NARROW = new Set(["id", "state", "items", "createdAtMs"]);
-
-export const actionButton = (words, picture, clicked) => element("button", { type: "button", onclick: ({ currentTarget }) => clicked(currentTarget) }, icon(picture), words);
-
-/** Put these nodes there unless they are there; a button that is focused stays so. */
-export function put(place, ...nodes) {
-  if (nodes.map((node) => node.outerHTML).join("") === place.innerHTML) return;
-  const at = Array.from(place.querySelectorAll("button")).indexOf(document.activeElement);
-  place.replaceChildren(...nodes);
-  if (at >= 0) place.querySelectorAll("button")[at]?.focus({ preventScroll: true });
-}
 
 // ---- a batch ------------------------------------------------------------------------------------------------------
 
@@ -124,20 +114,4 @@ export class RunDetail {
 export async function runOf(id) {
   const { runs } = await api(`/admin/runs?before=${id + 1}&limit=1`);
   return runs.find((run) => run.id === id) ?? null;
-}
-
-// ---- checks -------------------------------------------------------------------------------------------------------
-
-/** The nodes for what GET /admin/schedules/validation answered. */
-export function checksDetail({ ok, checks }) {
-  const failed = checks.filter((check) => !check.ok);
-  const verdict = ok ? badge("completed", "check", `all ${number(checks.length)} checks hold`) : badge("failed", "critical", `${count(failed.length, "check")} of ${number(checks.length)} failed`);
-  const line = (check) => element("li", { "data-status": check.ok ? "completed" : "failed" }, icon(check.ok ? "check" : "warn"), element("div", {}, element("b", {}, check.name), element("p", { class: "faint" }, check.meaning), ...examples(check)));
-  return [element("div", { class: "job-progress" }, verdict), element("ul", { class: "checks" }, ...[...failed, ...checks.filter((check) => check.ok)].map(line)),
-    element("p", { class: "faint" }, "The same on the command line: ", element("code", {}, "batchcast schedules validate"), ".")];
-}
-
-function examples({ ok, failed, examples: named }) {
-  if (ok) return [];
-  return [element("p", { class: "bad" }, `${count(failed, "time")}${named.length < failed ? `, of which ${number(named.length)} are named` : ""}:`), element("ul", { class: "examples" }, ...named.map((text) => element("li", {}, text)))];
 }

@@ -1,15 +1,13 @@
 /* What a person can change, as dialogs: each says what it will do, sends it once, and says what it did with the audit id, or why the
  * server refused. Nothing here draws the page; `done` is called after a change so that the page reads again. */
 
-import { count, element, exactTime, number } from "./format.js";
+import { count, element, exactTime, number, radio, says } from "./format.js";
 import { HOURS, HOURS_MOST, OWN_TIER, PLATFORMS, TIERS, TYPES, batchWords, batches, businesses, every, kindWords, lineWords } from "./schedules-words.js";
 import { FILE_TYPES, api, audited, busyWhile, changeDialog, dialogWith, field, newKey } from "./shell.js";
 import { Table } from "./table.js";
 
 const REASON_MOST = 500;
 
-const says = (...words) => element("p", { class: "says" }, ...words);
-const radio = (name, value, words, checked = false) => element("label", { class: "check" }, element("input", { type: "radio", name, value, checked }), element("span", {}, words));
 const check = (name, value, words, checked = true) => element("label", { class: "check" }, element("input", { type: "checkbox", name, value, checked }), element("span", {}, words));
 const placements = (moved) => (moved === 1 ? "1 placement moved" : `${number(moved)} placements moved`);
 const teamPath = (team) => `/admin/teams/${encodeURIComponent(team)}`;

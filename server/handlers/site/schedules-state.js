@@ -1,8 +1,8 @@
 /* How all schedules stand, for administrators: health, batches, the retry queue and the provider as tiles, and the 32 schedules at a
  * glance, each with its load. Drawn in place from GET /admin/health and GET /admin/schedules/lines. */
 
-import { badge, count, element, exactTime, facts, icon, number, relativeTime, setText } from "./format.js";
-import { HEALTH, PLATFORMS, RETRIES, STATES, TYPES, badgeOf, batches, businesses, healthBadge, kindWords, lineWords, loadBar, nextWords } from "./schedules-words.js";
+import { badge, badgeOf, count, element, exactTime, facts, icon, number, relativeTime, setText, tile } from "./format.js";
+import { HEALTH, PLATFORMS, RETRIES, STATES, TYPES, batches, businesses, healthBadge, kindWords, lineWords, loadBar, nextWords } from "./schedules-words.js";
 
 const OTHERS_MOST = 40;
 const STATUS = {
@@ -12,8 +12,6 @@ const STATUS = {
 };
 const SICK = new Set(["failing", "late"]);
 const BATCHES = { ...HEALTH, paused: STATES.paused, empty: STATES.empty };
-
-const tile = (name, ...content) => element("section", { class: "panel tile" }, element("h2", {}, name), ...content);
 
 /** `show(table, choices)` shows those rows of a table. */
 export class ScheduleState {

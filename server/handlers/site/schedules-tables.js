@@ -1,30 +1,22 @@
 /* The tables of the schedules page: batches, teams, own intervals that run out, the retry queue, runs, the audit trail, and a team's
  * businesses. Each pages by cursor; read again quietly, it asks for as many rows as it holds, so that all of them stay true. */
 
-import { element, exactTime, number, relativeTime } from "./format.js";
+import { badgeOf, element, exactTime, exactly, iso, link, number, relativeTime } from "./format.js";
 import { pauseSchedule, resumeSchedule, retryBusiness, triggerSchedule } from "./schedules-forms.js";
-import { ACTIONS, HEALTH, HOURS, KINDS, PLATFORMS, RETRIES, RUNS, STATES, TYPES, badgeOf, batchWords, businessLink, changeWords, exactly, every, healthBadge, iso, kindWords, link, loadCell, nextWords, runLink, stateBadge,
+import { ACTIONS, HEALTH, HOURS, KINDS, PLATFORMS, RETRIES, RUNS, STATES, TYPES, batchWords, businessLink, changeWords, every, healthBadge, kindWords, loadCell, nextWords, runLink, stateBadge,
   stateWords, teamLink } from "./schedules-words.js";
 import { api, queryOf } from "./shell.js";
-import { Table } from "./table.js";
+import { REFRESHED_MOST, Table, paged } from "./table.js";
 
 const PAGE = 50;
 // On a phone each row is a card: more of them are a press away.
 const BATCH_PAGE = matchMedia("(max-width: 760px)").matches ? 12 : 100;
-const REFRESHED_MOST = 500;
 const SOON_DAYS = 30;
 const HOURS_TEXT = /^[1-9]\d{0,2}$/;
 
 const optionsOf = (all, any) => [["", any], ...Object.entries(all).map(([value, words]) => [value, words.words ?? (typeof words === "string" ? words : value)])];
 const changeButton = (words, label, clicked) => element("button", { type: "button", class: "small", "aria-label": label, onclick: clicked }, words);
 const code = (words) => element("code", {}, words);
-
-/** What a Table loads: `path`, a page at a time. `mark` is what the API calls the cursor, `name` the rows in its answer. */
-export const paged = (path, name, { mark = "before", size = PAGE, query = () => ({}), row = (one) => one } = {}) => async function load(question) {
-  const limit = question.cursor === null ? Math.min(REFRESHED_MOST, Math.max(size, this.rows.length)) : size;
-  const answer = await api(`${path}${queryOf({ ...query(question), [mark]: question.cursor, limit })}`);
-  return { rows: answer[name].map(row), next: answer.next ?? null };
-};
 
 // ---- batches ------------------------------------------------------------------------------------------------------
 

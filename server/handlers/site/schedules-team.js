@@ -2,13 +2,12 @@
  * its reviews; for admins and for its team). */
 
 import { sparkline } from "./charts.js";
-import { count, element, exactTime, facts, icon, number, relativeTime } from "./format.js";
-import { actionButton, put } from "./schedules-detail.js";
+import { actionButton, count, element, exactTime, exactly, facts, icon, iso, link, moment, number, put, relativeTime } from "./format.js";
 import { changeTier, customInterval, followBusiness, removeInterval, retryBusiness, unfollow } from "./schedules-forms.js";
-import { auditTable, businessTable, paged } from "./schedules-tables.js";
-import { OWN_TIER, PLATFORMS, businesses, every, exactly, iso, kindWords, link, moment, nextWords, teamLink } from "./schedules-words.js";
+import { auditTable, businessTable } from "./schedules-tables.js";
+import { OWN_TIER, PLATFORMS, businesses, every, kindWords, nextWords, teamLink } from "./schedules-words.js";
 import { api, queryOf } from "./shell.js";
-import { Table } from "./table.js";
+import { Table, paged } from "./table.js";
 
 const RATINGS_MOST = 60;
 const REVIEWS_MOST = 1_000;

@@ -2,7 +2,7 @@
  * tables, tiles and the drawer. */
 
 import { stackedBar } from "./charts.js";
-import { badge, count, element, exactTime, number, percent, relativeTime } from "./format.js";
+import { badgeOf, count, element, link, number, percent, relativeTime } from "./format.js";
 
 export const PLATFORMS = { google: "Google", facebook: "Facebook", tripadvisor: "TripAdvisor", booking: "Booking" };
 export const TYPES = { reviews: "reviews", overview: "overview" };
@@ -54,8 +54,6 @@ export const KINDS = { scheduled: "on time", triggered: "by hand", retry: "retry
 export const ACTIONS = ["schedules.profile.created", "schedules.profile.deleted", "schedules.tier", "schedules.custom_interval.set", "schedules.custom_interval.removed", "schedules.pause", "schedules.resume",
   "schedules.trigger", "schedules.retry", "schedules.import", "schedules.rebalance", "schedules.consolidate"];
 
-export const badgeOf = (all, name, words = all[name].words ?? name) => badge(all[name].tone, all[name].icon, words, all[name].about);
-
 // ---- names --------------------------------------------------------------------------------------------------------
 
 export const every = (hours) => `every ${number(hours)} h`;
@@ -71,12 +69,6 @@ export const batchWords = (batch) => `${lineWords(batch)}, batch ${batch.index}`
 
 export const businesses = (value) => count(value, "business", "businesses");
 export const batches = (value) => count(value, "batch", "batches");
-
-/** A button that opens the drawer: `kind` is schedule, team, business or run; `more` are further data attributes. */
-export function link(kind, id, words, { label = null, ...more } = {}) {
-  const data = Object.fromEntries(Object.entries({ [kind]: id, ...more }).map(([name, value]) => [`data-${name}`, String(value)]));
-  return element("button", { type: "button", class: "link", "aria-label": label, ...data }, words);
-}
 
 export const teamLink = (team) => link("team", team, team, { label: `Team ${team}: details` });
 export const runLink = (id) => link("run", id, `#${id}`, { label: `Run ${id}: details` });
@@ -110,12 +102,6 @@ export function nextWords({ nextRunAtMs, paused = false, empty = false }) {
   if (nextRunAtMs === null || paused === true || empty) return "–";
   return nextRunAtMs <= Date.now() ? "due" : relativeTime(nextRunAtMs);
 }
-
-export const iso = (ms) => (ms ? new Date(ms).toISOString() : "");
-export const exactly = (ms) => (ms ? exactTime(ms) : "");
-
-/** A fact of a list: a moment, relative, the exact one on hover. */
-export const moment = (name, ms) => [name, ms ? relativeTime(ms) : "–", exactly(ms)];
 
 // ---- the trail ----------------------------------------------------------------------------------------------------
 

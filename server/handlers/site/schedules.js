@@ -2,10 +2,10 @@
  * team's token: its businesses, their reviews and ratings, and nothing of anybody else's. Tables hold what the API answers. The topic
  * `schedules` only hints at what has changed: what is shown of it is asked for again, at most once in two seconds. */
 
-import { Drawer } from "./drawer.js";
+import { Drawer, checksDetail } from "./drawer.js";
 import { setText, timeOfDay } from "./format.js";
 import { BatchcastClient } from "./live.js";
-import { RunDetail, ScheduleDetail, checksDetail, runOf } from "./schedules-detail.js";
+import { RunDetail, ScheduleDetail, runOf } from "./schedules-detail.js";
 import { balance, followBusiness, importBusinesses } from "./schedules-forms.js";
 import { ScheduleState, hoursOf } from "./schedules-state.js";
 import { auditTable, batchRow, batchTable, businessTable, expiringTable, hourOptions, retryTable, runTable, teamTable } from "./schedules-tables.js";
@@ -311,7 +311,7 @@ class Page {
   async openChecks() {
     const answer = await api("/admin/schedules/validation");
     this.mark(null, {});
-    this.drawer.open("Check everything", `At ${timeOfDay(Date.now())}`, ...checksDetail(answer));
+    this.drawer.open("Check everything", `At ${timeOfDay(Date.now())}`, ...checksDetail(answer, "batchcast schedules validate"));
   }
 
   async fetched(ask) {

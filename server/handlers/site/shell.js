@@ -12,6 +12,7 @@ const PAGES = [
   { path: "/jobs", name: "Jobs" },
   { path: "/schedules", name: "Schedules" },
   { path: "/tiers", name: "Tiers" },
+  { path: "/tracking", name: "Tracking" },
 ];
 
 /** Content types of files to upload, by their ending. */

@@ -13,12 +13,22 @@
  */
 
 import { count, element, exactTime, icon, relativeTime, setText } from "./format.js";
-import { notify } from "./shell.js";
+import { api, notify, queryOf } from "./shell.js";
 
 const TYPING_MS = 200;
 const LOADED_MOST = 500;
+const PAGE = 50;
+/** Of what is loaded, so much is read again at once. */
+export const REFRESHED_MOST = 500;
 const FEW = 5;
 const DEFAULTS = { name: null, filterable: true, empty: "Nothing here yet.", max: LOADED_MOST, id: null, stacks: false, ascends: false };
+
+/** What a Table loads: `path`, a page at a time. `mark` is what the API calls the cursor, `name` the rows in its answer. */
+export const paged = (path, name, { mark = "before", size = PAGE, query = () => ({}), row = (one) => one } = {}) => async function load(question) {
+  const limit = question.cursor === null ? Math.min(REFRESHED_MOST, Math.max(size, this.rows.length)) : size;
+  const answer = await api(`${path}${queryOf({ ...query(question), [mark]: question.cursor, limit })}`);
+  return { rows: answer[name].map(row), next: answer.next ?? null };
+};
 
 export class Table {
   constructor(place, options) {

@@ -7,7 +7,7 @@ import pytest_asyncio
 
 from server.batching.loop import Occasion
 from server.batching.parts import Follow
-from server.batching.schedules.relay import AREAS, TOPIC, Relay
+from server.batching.schedules.relay import AREAS, TOPIC, relay
 from server.edge.bus import Bus, Lost
 from server.edge.clock import SystemClock
 from server.edge.postgres import Database
@@ -21,7 +21,7 @@ class Node:
         self.told: list[Any] = []
         self.topics, self.room, self.wakes = [TOPIC], True, 0
         self.bus = Bus(db, node="a node")
-        self.relay = Relay(db, self.bus, SystemClock(), Follow(lambda: self.topics, self._tell))
+        self.relay = relay(db, self.bus, SystemClock(), Follow(lambda: self.topics, self._tell))
         self.relay.woken = self._woken
         self.bus.subscribe([TOPIC], self.relay.heard, lost=self.relay.lost)
 
@@ -49,8 +49,8 @@ async def nodes(db: Database) -> tuple[Node, Node]:
 
 async def test_what_one_has_changed_both_tell_once(nodes: tuple[Node, Node]) -> None:
     here, there = nodes
-    here.relay.note("runs", schedules=[3])
-    here.relay.note("retries", schedules=[1])
+    here.relay.note("runs", ids=[3])
+    here.relay.note("retries", ids=[1])
     for _ in range(3):
         await here.turn()
         await there.turn()
@@ -62,7 +62,7 @@ async def test_what_one_has_changed_both_tell_once(nodes: tuple[Node, Node]) -> 
 async def test_without_a_followers_room_it_is_told_again_with_what_came_since(nodes: tuple[Node, Node]) -> None:
     here, _ = nodes
     here.room = False
-    here.relay.note("runs", schedules=[3])
+    here.relay.note("runs", ids=[3])
     assert (await here.turn()).deferred == 1
     here.room = True
     here.relay.note("teams")
@@ -90,7 +90,7 @@ async def test_what_was_lost_may_have_been_anything(nodes: tuple[Node, Node]) ->
 
 async def test_what_could_not_be_published_is_published_later(nodes: tuple[Node, Node], dsn: str) -> None:
     here, there = nodes
-    here.relay.note("runs", schedules=[3])
+    here.relay.note("runs", ids=[3])
     closed = await Database.open(dsn, clock=SystemClock())
     await closed.close()
     working, here.relay._db = here.relay._db, closed

@@ -23,6 +23,8 @@ TOKEN = "apify_api_good"
 GZIP_FROM = 1_024
 """Bodies of that size are packed for those who take that."""
 UNLIMITED = 999_999_999_999
+WAIT_STEP_S = 0.005
+"""How soon one who waits for a run's end is told of it."""
 TICK_S = 1.0
 """How often the provider looks whether one of its schedules is due."""
 
@@ -244,7 +246,11 @@ class Apify:
         return _listed(request, found)
 
     async def _run(self, request: web.Request) -> web.Response:
-        return _data(self.platform.run(request.match_info["run"]).told())
+        run, left_s = self.platform.run(request.match_info["run"]), float(_number(request, "waitForFinish", 0))
+        while run.finished is None and left_s > 0:
+            await asyncio.sleep(WAIT_STEP_S)
+            left_s -= WAIT_STEP_S
+        return _data(run.told())
 
     async def _abort(self, request: web.Request) -> web.Response:
         run = self.platform.run(request.match_info["run"])
