@@ -128,7 +128,7 @@ class Tracker:
         return cls(parts, lead, client)
 
     def _add_loops(self, parts: Parts, lead: Lead) -> None:
-        def add(name: str, turn: Turning, interval_ms: int, led: bool = False) -> Loop:
+        def add(name: str, turn: Turning, interval_ms: int | None, led: bool = False) -> Loop:
             may, who = (lead.leads, lead.leader) if led else (always, nobody)
             loop = Loop(
                 name, turn, clock=parts.clock, record=parts.record, interval_ms=interval_ms, may_run=may, leader=who
@@ -136,7 +136,8 @@ class Tracker:
             return parts.panel.add(loop, fold=True)
 
         self._wake_plan = add(PLAN, self._plan_turn, self._pace.interval_ms, True).wake
-        self._wake_run = self.worker.woken = add(RUN, self.worker.turn, POLL_MS).wake
+        self._wake_run = self.worker.woken = add(RUN, self._run_turn, None).wake
+        self._wake_run(POLL_MS)
         add(BEAT, self.worker.beat, round(beat_every_s(self.terms.lease_s) * 1000))
         add(CLEAN, self._clean_turn, CLEAN_MS, True)
         add(sums.WATCH, self._watch_turn, figures.WATCH_MS).wake()
@@ -329,6 +330,13 @@ class Tracker:
         return await growth.link(self._db, clip_id, event_id, who)
 
     # Turns.
+
+    async def _run_turn(self, occasion: Occasion) -> Turn:
+        """A batch waits for the provider for as long as it may: it looks again a while after its end, which makes no turn late."""
+        try:
+            return await self.worker.turn(occasion)
+        finally:
+            self._wake_run(POLL_MS)
 
     async def _plan_turn(self, occasion: Occasion) -> Turn:
         await freshen(self._db)
