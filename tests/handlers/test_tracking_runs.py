@@ -116,6 +116,16 @@ async def test_a_run_now_counts_pays_and_is_told_of(books: Books, seen: Seen) ->
     assert ids == sorted(ids, reverse=True) and ids[0] == run["id"]
 
 
+async def test_who_comes_to_lead_begins_a_run_at_once(start: Start, double: Apify) -> None:
+    serving = await start(apify_url=double.url, apify_token=double.token, tracking_interval_ms=DAY_MS)
+
+    async def begun() -> bool:
+        runs = (await serving.ask("GET", "/tracking/runs")).json["runs"]
+        return any(run["occasion"] == "interval" for run in runs)
+
+    await until(begun)
+
+
 async def test_the_same_key_is_the_same_run(books: Books) -> None:
     again = {"headers": {"Idempotency-Key": "monday"}}
     run = await ran(books, body={"limit": 7}, **again)

@@ -103,7 +103,9 @@ def world(dice: random.Random) -> list[urgency.Clip]:
 
 
 def drawn(dice: random.Random, number: int) -> urgency.Clip:
-    looked = None if dice.random() < 0.15 else NOW - moment(dice, [0, 2, 4, 8, 10, 12, 15, 16, 24, 48, 72, 96, 499, 700])
+    looked = (
+        None if dice.random() < 0.15 else NOW - moment(dice, [0, 2, 4, 8, 10, 12, 15, 16, 24, 48, 72, 96, 499, 700])
+    )
     waits = dice.choice([*{EVERY_H[pace] * times for pace in EVERY_H for times in STRETCH[pace]}, 0, 0.5, 100])
     due_at = (looked or NOW - moment(dice, [0, 1, 30])) + waits * HOUR - dice.choice([0, 1, 5, 10, 11]) * MINUTE
     if dice.random() < 0.2:  # put off after a failure, or wanted at once
