@@ -400,7 +400,9 @@ def _refusal(error: ApifyApiError, reason: str, after_s: float | None) -> Troubl
     said = f"({status}): {reason}" if reason else f"({status})"
     match status:
         case _ if error.type in FULL:
-            return Retryable(f"the provider's account has no room for another run {said}", after_s or FULL_AGAIN_S, "limited")
+            return Retryable(
+                f"the provider's account has no room for another run {said}", after_s or FULL_AGAIN_S, "limited"
+            )
         case HTTPStatus.UNAUTHORIZED | HTTPStatus.FORBIDDEN:
             return AuthFailed(f"the provider does not accept the token for this {said}: set another APIFY_TOKEN")
         case HTTPStatus.NOT_FOUND | HTTPStatus.GONE:
