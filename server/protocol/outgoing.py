@@ -360,7 +360,7 @@ class Error(Answered):
 
 
 class StatusOut(Sent):
-    """One turn of a loop (topic `loops`), or what has changed in a system since last told (topics `schedules`, `tracking`: `detail.changed`)."""
+    """One turn of a loop (topic `loops`), or what has changed since last told (topics `schedules`, `tracking`: `detail.changed`)."""
 
     type: Literal["status"]
     topic: str
