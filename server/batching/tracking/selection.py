@@ -18,7 +18,7 @@ out may be claimed. Claims wait for each other (a lock of a few milliseconds), s
 for those who hold a clip for another reason just now.
 
 What it costs: the index names last_checked_at and next_due_at, so a settlement's update of a clip is no HOT update. Measured
-(tests/bench/bench_tracking.py keeps it): a settlement of 10,000 counts takes 5 to 10 % more CPU than without the index. A table
+(tests/bench/bench_tracking.py keeps it): a settlement of 10,000 counts takes some 10 % more CPU than without the index. A table
 beside clips with a copy of these times would save that, for a second truth and one more write a look.
 """
 
