@@ -24,6 +24,8 @@ from server.edge.postgres import Database, migrate
 # A test's database is thrown away: it may be lost in a power cut, and it is small.
 FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "shared_buffers": "64MB"}
 TEMPLATE = "batchcast_template"
+MEMORY = "/dev/shm"
+ROOM_BYTES = 2 << 30
 
 numbers = itertools.count(1)
 
@@ -49,11 +51,19 @@ def run_apart(coroutine: Coroutine[object, object, None]) -> None:
         raise errors[0]
 
 
-def short_folder() -> Path:
+def short_folder(parent: str = "/tmp") -> Path:
     """A folder that any account may enter (pytest's own are closed) and whose path is short enough for a socket."""
-    folder = Path(tempfile.mkdtemp(prefix="batchcast-test-", dir="/tmp"))
+    folder = Path(tempfile.mkdtemp(prefix="batchcast-test-", dir=parent))
     folder.chmod(0o711)
     return folder
+
+
+def in_memory() -> str:
+    """Where files lie in memory, if there is room: a database is copied in a tenth of the time there."""
+    try:
+        return MEMORY if shutil.disk_usage(MEMORY).free >= ROOM_BYTES else "/tmp"
+    except OSError:
+        return "/tmp"
 
 
 def named(dsn: str, database: str) -> str:
@@ -88,7 +98,7 @@ def data_dir() -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[str]:
     """The DSN of the run's own PostgreSQL."""
-    folder = short_folder()
+    folder = short_folder(in_memory())
     server = EmbeddedPostgres(folder, settings=FAST)
     try:
         yield server.start_now()

@@ -42,7 +42,7 @@ class Site:
 
     http_port: int = field(default_factory=free_port)
     ws_port: int = field(default_factory=free_port)
-    data_dir: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="batchcast-site-", dir="/tmp")))
+    data_dir: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="batchcast-site-", dir=in_memory())))
     process: subprocess.Popen[bytes] | None = None
     settings: dict[str, str] = field(default_factory=dict)
     """More settings for the server, by the names of their environment variables."""
