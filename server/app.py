@@ -200,7 +200,7 @@ class App:
         if leads and not before:
             # Off, the monthly generation is not to turn by itself.
             off = () if self.settings.tiers_monthly else (tier_figures.MONTHLY,)
-            for name in {"expire", "tidy", *LED}.difference(off):
+            for name in {"expire", "tidy", *LED, *tracker.LED}.difference(off):
                 self.panel.loop(name).wake()
         return Turn(detail={"leads": int(leads)})
 
