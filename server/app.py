@@ -97,7 +97,6 @@ class App:
             await self.stop()
             raise
         self.panel.start()
-        garbage.settle(itself=False)
         log.info("server started", events=count, http=self.http_url, ws=self.ws_url, node=self.node)
 
     async def _open_database(self) -> None:
@@ -395,6 +394,7 @@ async def serve(settings: Settings, started: Callable[[App], object] | None = No
     except StartRefused as error:
         log.error("start refused", reason=str(error))
         return 2
+    garbage.settle(itself=False)
     if started is not None:
         started(app)
     await stop.wait()

@@ -67,7 +67,6 @@ class Worker:
             await self.stop()
             raise
         self.panel.start()
-        garbage.settle()
         port = None if self._listener is None else self._listener.port
         log.info("worker started", lanes=self.settings.imports_lanes, node=self.node, metrics_port=port)
 
@@ -141,6 +140,7 @@ async def work(settings: Settings, metrics_port: int | None) -> int:
     except StartRefused as error:
         log.error("start refused", reason=str(error))
         return 2
+    garbage.settle()
     await stop.wait()
     log.info("worker stopping")
     await worker.stop()

@@ -16,6 +16,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from tests.conftest import in_memory
+
 ROOT = Path(__file__).resolve().parents[2]
 READY_S = 90.0
 STOP_S = 30.0

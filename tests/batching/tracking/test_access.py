@@ -13,7 +13,11 @@ OWN = {"clip_submissions", "earnings_ledger", "payout_requests", "payout_items",
 SEEN = OWN | {"campaigns", "clips", "view_tracking"}
 APPENDED = {"earnings_ledger"}
 KEPT = {"campaigns", "clip_submissions", "payout_requests", "payout_items", "payouts", "earnings_ledger"}
-COLUMN = {"scrape_cache": "post_id", "provider_usage": "provider", "actor_usage": "actor", "payout_items": "creator"}
+COLUMN = {
+    **{"scrape_cache": "post_id", "provider_usage": "provider", "actor_usage": "actor", "actor_standing": "actor"},
+    **{"payout_items": "creator", "run_workers": "worker"},
+}
+"""Of tables without an id."""
 
 
 @pytest.fixture
