@@ -19,12 +19,14 @@ $(STAMP): pyproject.toml requirements.lock
 demo: venv
 	$(BIN)/python -m server demo
 
+# Tests wait for much (processes, browsers, leases): half as many workers again as there are cores.
+WORKERS ?= $(shell $(PYTHON) -c 'import os; print(-(-3 * (os.cpu_count() or 2) // 2))')
 test: venv
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 # What the tests reach; half as long again as `make test`.
 coverage: venv
-	$(BIN)/python -m pytest -n auto --dist loadfile --cov=server --cov-report=term:skip-covered --cov-fail-under=85
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --cov=server --cov-report=term:skip-covered --cov-fail-under=85
 
 check: lint
 	$(BIN)/python -m pytest -q -m pure -p no:cacheprovider -n auto
