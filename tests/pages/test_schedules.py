@@ -87,7 +87,7 @@ def test_the_tiles_tell_of_health_and_lead_to_what_they_count(visit: Visitor, si
     page.locator("[data-count=critical]").click()
     expect(page.get_by_label("Health of batches")).to_have_value("critical")
     expect(page.locator("#batches tbody tr")).to_have_count(figures["batches"]["critical"], timeout=LONG)
-    others = page.locator("#batches .status").filter(has_not_text=re.compile("^(critical|active|paused)$"))
+    others = page.locator("#batches .status").filter(has_not_text=re.compile("critical|active|paused"))
     expect(others).to_have_count(0, timeout=LONG)
     page.locator("#tiles [data-count=failed]").click()
     expect(page.get_by_label("State of retries")).to_have_value("failed")
@@ -149,9 +149,14 @@ def test_only_an_https_address_of_a_review_is_made_a_link(visit: Visitor) -> Non
 # --- a batch ---
 
 
+def by_hand(site: Site) -> int:
+    """Runs that somebody asked for; others come when their time has."""
+    return sum(run["kind"] == "triggered" for run in site.call("GET", "/admin/runs?limit=1000")["runs"])
+
+
 def test_a_batch_is_run_by_hand_and_its_reviews_arrive_at_the_business(visit: Visitor, site: Site) -> None:
     page = admin(visit())
-    before = len(site.call("GET", "/admin/runs?limit=1000")["runs"])
+    before = by_hand(site)
     row(page, "batches", BATCH).get_by_role("button", name=f"Run {BATCH} now").click()
     expect(page.get_by_role("dialog")).to_contain_text(f"for the 5 businesses of {BATCH}")
     page.get_by_role("dialog").get_by_role("button", name="Run it").dblclick()
@@ -159,7 +164,7 @@ def test_a_batch_is_run_by_hand_and_its_reviews_arrive_at_the_business(visit: Vi
     expect(row(page, "runs", "Google reviews", "by hand")).to_contain_text("succeeded", timeout=LONG)
     number = int(row(page, "runs", "Google reviews").get_by_role("button").first.inner_text().removeprefix("#"))
     run = processed(site, number)
-    assert len(site.call("GET", "/admin/runs?limit=1000")["runs"]) == before + 1, "pressed twice it is one run"
+    assert by_hand(site) == before + 1, "pressed twice it is one run"
     expect(row(page, "runs", f"#{number}").locator(".status")).to_have_text("succeeded", timeout=LONG)
     row(page, "runs", f"#{number}").get_by_role("button", name=f"Run {number}: details").click()
     expect(drawer(page).locator("[data-name=Items] dd")).to_have_text(str(run["items"]))
