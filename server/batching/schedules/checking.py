@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
+from server.batching.checks import Check, Report
 from server.batching.schedules.inputs import identifier
 from server.batching.schedules.placing import Placing
 from server.batching.schedules.plan import CUSTOM_TIER, TIER_HOURS, Platform
@@ -106,33 +106,6 @@ CHECKS: Final[dict[str, tuple[str, str]]] = {
 FORMS: Final = """
 select business_id, platform, identifier from schedules.mapping where type = 'reviews' and (business_id, platform::text) > ($1, $2::text)
 order by business_id, platform, type limit $3"""
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One check: how many rows fail it, and the first of them in words."""
-
-    name: str
-    meaning: str
-    failed: int
-    examples: tuple[str, ...]
-
-    @property
-    def ok(self) -> bool:
-        """Does it hold?"""
-        return self.failed == 0
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """All checks, in their order."""
-
-    checks: tuple[Check, ...]
-
-    @property
-    def ok(self) -> bool:
-        """Do all hold?"""
-        return all(check.ok for check in self.checks)
 
 
 class Checking:

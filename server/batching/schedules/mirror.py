@@ -20,9 +20,9 @@ from typing import Final, cast
 
 import structlog
 
+from server.batching.checks import Check
 from server.batching.loop import Occasion, Turn
 from server.batching.schedules import intents
-from server.batching.schedules.checking import Check
 from server.batching.schedules.inputs import identifier, run_input
 from server.batching.schedules.plan import Platform, Type
 from server.batching.schedules.provider import Provider

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from server.batching import audit
+from server.batching.checks import Report
 from server.batching.hints import GAP_MS
 from server.batching.loop import Loop, TurnRecord
 from server.batching.parts import Follow, Lead, Parts
@@ -26,7 +27,6 @@ from server.batching.schedules import figures as f
 from server.batching.schedules import intents, provider
 from server.batching.schedules import runs as r
 from server.batching.schedules.catalog import Wellbeing
-from server.batching.schedules.checking import Report
 from server.batching.schedules.inputs import Asked
 from server.batching.schedules.outcomes import Ladder
 from server.batching.schedules.plan import PLATFORMS, TYPES, Platform, Type

@@ -5,9 +5,9 @@ All checks read one snapshot, so what goes on meanwhile makes none of them fail.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
+from server.batching.checks import Check, Report
 from server.batching.tracking.store import ACT, SERVICE
 from server.edge.postgres import Connection, Database
 
@@ -122,33 +122,6 @@ CHECKS: Final[dict[str, tuple[str, str]]] = {
     ),
 }
 PAGE: Final = "select what, count(*) over () as failed from ({sql}) f order by what limit $1"
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One check: how many rows fail it, and the first of them in words."""
-
-    name: str
-    meaning: str
-    failed: int
-    examples: tuple[str, ...]
-
-    @property
-    def ok(self) -> bool:
-        """Does it hold?"""
-        return self.failed == 0
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """All checks, in their order."""
-
-    checks: tuple[Check, ...]
-
-    @property
-    def ok(self) -> bool:
-        """Do all hold?"""
-        return all(check.ok for check in self.checks)
 
 
 async def verify(db: Database) -> Report:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from server.batching.checks import Report
 from server.batching.tracking import checking
 from server.batching.tracking.campaigns import Campaigns
-from server.batching.tracking.checking import Report
 from server.batching.tracking.earnings import Earnings
 from server.batching.tracking.payouts import Payouts, Terms
 from server.batching.tracking.reviews import Reviews
