@@ -305,9 +305,10 @@ class Bitmaps:
         if changed is None or not len(changed) or not self._rows:
             return
         self._unlearn(changed)
-        if len(changed) * len(self._rows) <= TESTS_MOST:
+        here = changed[self._columns.world.row_of[changed] >= 0]  # What has gone since may be forgotten, words and all.
+        if len(here) * len(self._rows) <= TESTS_MOST:
             for predicate in self._rows:
-                self._ask(predicate, changed)
+                self._ask(predicate, here)
         else:
             for views in self._views.values():
                 views.clear()

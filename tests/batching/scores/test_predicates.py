@@ -260,6 +260,21 @@ def test_an_event_that_moves_into_view_is_asked_about() -> None:
     check(columns, compiler, asked)
 
 
+def test_an_event_that_came_and_went_and_was_forgotten_between_two_questions_is_not_asked_about() -> None:
+    columns = Columns()
+    compiler = Compiler(columns)
+    asked = [says("jazz")]
+    columns.put(Event("a", 0.5, 0.5, NOW, title="Jazz", version=1), NOW)
+    check(columns, compiler, asked)
+    columns.put(Event("b", 0.5, 0.5, NOW, title="Jazz", version=2), NOW)
+    columns.put(Event("c", 0.5, 0.5, NOW, title="Jazz", version=3), NOW)
+    columns.remove("b")
+    columns.forget(np.empty(0, np.int32))
+    check(columns, compiler, asked)
+    columns.put(Event("d", 0.5, 0.5, NOW, title="Rock", version=4), NOW)
+    check(columns, compiler, asked)
+
+
 def test_pages_that_are_loaded_later_are_asked_about() -> None:
     columns = Columns()
     compiler = Compiler(columns)
