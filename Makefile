@@ -48,6 +48,7 @@ generate: venv
 HISTORIES ?= 5000
 fuzz: venv
 	HISTORIES=$(HISTORIES) $(BIN)/python -m pytest tests/batching/scores/test_histories.py -q
+	FUZZ=300 $(BIN)/python -m pytest tests/wire/test_fuzz_frames.py tests/wire/test_fuzz_messages.py tests/wire/test_fuzz_http.py -q
 
 soak: venv
 	QUEUE_SOAK=1 HISTORIES=500 $(BIN)/python -m pytest tests/adversity tests/batching/imports -q

@@ -15,6 +15,7 @@ sys.path.insert(0, str(ROOT))
 
 import orjson  # noqa: E402  the path first, so that it also runs as a plain script
 
+from scripts.monitoring import alert_rules, dashboard  # noqa: E402
 from scripts.protocol_tables import protocol_tables  # noqa: E402
 from server.handlers.access import access_markdown  # noqa: E402
 from server.handlers.http import ROUTES  # noqa: E402
@@ -51,6 +52,8 @@ TARGETS: Mapping[str, Callable[[], str] | Part] = {
     "client-examples/openapi.json": lambda: document_bytes(ROUTES).decode(),
     "docs/access.md": access_markdown,
     "docs/protocol.md": Part("generated", protocol_tables),
+    "deploy/prometheus-rules.yml": alert_rules,
+    "deploy/grafana-dashboard.json": dashboard,
 }
 
 

@@ -19,6 +19,7 @@ from rich.markup import escape
 
 from server.commands import (
     access,
+    backup,
     credentials,
     events,
     jobs,
@@ -45,6 +46,9 @@ app = typer.Typer(
 app.command("serve", rich_help_panel="Run a server")(running.serve)
 app.command("worker", rich_help_panel="Run a server")(working.worker)
 app.command("demo", rich_help_panel="Run a server")(running.demo)
+app.command("backup", rich_help_panel="Run a server")(backup.backup)
+app.command("restore", rich_help_panel="Run a server")(backup.restore)
+app.command("upgrade", rich_help_panel="Run a server")(backup.upgrade)
 app.command("doctor", rich_help_panel="Run a server")(telling.doctor)
 app.add_typer(access.app, rich_help_panel="Run a server")
 app.add_typer(events.app, rich_help_panel="Use a running server")

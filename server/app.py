@@ -41,7 +41,7 @@ from server.batching.tracking import relay as tracking_relay
 from server.batching.tracking.desk import Desk, terms_of
 from server.batching.tracking.popularity import POPULARITY, Popularity
 from server.batching.tracking.tracker import Tracker
-from server.edge import garbage, logs
+from server.edge import garbage, logs, notify
 from server.edge.bus import Bus
 from server.edge.clock import Clock, SystemClock
 from server.edge.embedded import EmbeddedPostgres, locate
@@ -239,6 +239,12 @@ class App:
             "hints_dropped", "topic messages for which there was no room", lambda: self.hub.hints_dropped
         )
         gauge("leader", "1 on the node that leads", lambda: int(self.leadership.leads()))
+        self.metrics.gauges(
+            "alert_open",
+            "1 while an alert of that rule stands here",
+            "rule",
+            lambda: {a.rule: 1 for a in self.alerts.open},
+        )
 
     async def _open_ports(self) -> None:
         deps = Deps(self.settings, self.clock, self.tasks, self.feed, self.importer, self.hub, self.keys)
@@ -397,8 +403,10 @@ async def serve(settings: Settings, started: Callable[[App], object] | None = No
     garbage.settle(itself=False)
     if started is not None:
         started(app)
+    notify.tell(notify.READY)
     await stop.wait()
     log.info("server stopping")
+    notify.tell(notify.STOPPING)
     await app.stop()
     return 0
 

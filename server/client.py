@@ -14,11 +14,14 @@ What it promises
 - A lost connection comes back by itself: exponential backoff with full jitter, as the close code asks (COME_BACK), after
   the milliseconds that a restarting server names. It resumes: `session`, the last `seq` and what is held; the answer is one
   difference, seen as a change like any other.
-- No background task. Whoever waits in `next_change` or `request` reads the socket, so one task uses a client at a time; a
-  program that does not ask for changes is a slow reader, which the server knows how to treat. What waits to be asked for
-  is bounded: the newest KEPT changes, answers only for requests under way.
+- No background task, but for a connection that is being made. Whoever waits in `next_change` or `request` reads the socket, so
+  one task uses a client at a time; a program that does not ask for changes is a slow reader, which the server knows how to
+  treat. What waits to be asked for is bounded: the newest KEPT changes, answers only for requests under way.
 - A request has one answer: `request` returns it or raises `Refusal` with the server's words, or `Lost` when the connection
-  broke meanwhile (then nobody knows whether it was carried out; updates with an updateId may simply be sent again).
+  broke meanwhile (then nobody knows whether it was carried out; updates with an updateId may simply be sent again). What the
+  server did not read because there were too many messages is sent again after a wait; what it refuses for good is not said
+  again at the next connection.
+- What it does not know it leaves alone: a message of an unknown type, one that is not JSON. A gap in `seq` tells of it.
 
 This module imports nothing of the server. `batchcast watch` and the tests use it as it is, client-examples/python_client.py
 is a short program around it: so there is one copy of what a client must get right, and it is a file that can be taken away.
@@ -51,6 +54,13 @@ SLOWER_ATTEMPTS: Final = 5
 ANSWER_S: Final = 30.0
 FRAME_BYTES: Final = 64 << 20
 KEPT: Final = 1000
+TOO_MANY_S: Final = 1.0
+HELD_MOST: Final = 500
+HELD_BYTES: Final = 96 << 10
+"""What the server takes as `held`: so many ids, in a message of 128 KiB with everything else in it."""
+QUIET_S: Final = 20.0
+PULSE_S: Final = 20.0
+PARTS: Final = ("creates", "updates", "deletes")
 
 COME_BACK: Final = {
     1002: "no",
@@ -118,6 +128,12 @@ class View:
         """Ids and versions, as `resume` and `resync` want them."""
         return [[event["id"], event["version"]] for event in self.events.values()]
 
+    def said(self) -> Message:
+        """`held` as a field of a message; nothing when there is more than a message can say: then all is sent anew."""
+        held = self.held()
+        fits = len(held) <= HELD_MOST and len(json.dumps(held)) <= HELD_BYTES
+        return {"held": held} if fits else {}
+
     def apply(self, message: Message) -> Change:
         """One change message: deletes, then creates, then updates."""
         creates, updates, deletes = self._parts(message)
@@ -140,8 +156,10 @@ class View:
             return [], [message["event"]], []
         if kind == "delete-event":
             return [], [], [message["id"]]
-        parts = message["updates"]
-        return parts.get("creates", []), parts.get("updates", []), parts.get("deletes", [])
+        # Of a kind of change that we don't know only seq and digest count.
+        parts = message.get("updates", {})
+        creates, updates, deletes = (parts.get(name, []) for name in PARTS)
+        return creates, updates, deletes
 
     def _replaced(self, events: list[Event]) -> tuple[list[Event], list[Event], list[str]]:
         """A snapshot as a difference: what it does not name is gone, and nothing of an old state shines through."""
@@ -189,6 +207,8 @@ class Client:
         reasons: bool = True,
         options: Mapping[str, Any] | None = None,
         reconnect: bool = True,
+        quiet_s: float = QUIET_S,
+        pulse_s: float = PULSE_S,
         jitter: Callable[[], float] = random.random,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
@@ -210,9 +230,11 @@ class Client:
             **(options or {}),
         }
         self._reconnect = reconnect
+        self._quiet_s, self._pulse_s = quiet_s, pulse_s
         self._jitter = jitter
         self._sleep = sleep
         self._socket: ClientConnection | None = None
+        self._coming: asyncio.Future[None] | None = None
         self._changes: deque[Change] = deque(maxlen=KEPT)
         self._answers: dict[str, Message | None] = {}
         self._refs = 0
@@ -252,7 +274,7 @@ class Client:
 
     async def __aenter__(self) -> Client:
         try:
-            await self._come()
+            await self._arrive()
             while not self._changes:
                 await self._receive()
         except BaseException:
@@ -267,6 +289,10 @@ class Client:
     async def close(self) -> None:
         """Leave; afterwards the client can't be used any more."""
         self._reconnect = False
+        coming, self._coming = self._coming, None
+        if coming is not None:
+            coming.cancel()
+            await asyncio.gather(coming, return_exceptions=True)
         socket, self._socket = self._socket, None
         if socket is not None:
             await socket.close()
@@ -285,49 +311,83 @@ class Client:
 
     async def set_viewport(self, viewport: Viewport) -> Message:
         """Look elsewhere; the answer (`changes`) is also seen as a change."""
-        self._wishes["viewport"] = _box(viewport)
-        return await self.request("viewport-update", viewport=self._wishes["viewport"])
+        return await self._wish("viewport-update", "viewport", _box(viewport))
 
     async def set_filters(self, filters: Sequence[Message]) -> Message:
         """Look for something else; the answer (`changes`) is also seen as a change."""
-        self._wishes["filters"] = list(filters)
-        return await self.request("filters-update", filters=self._wishes["filters"])
+        return await self._wish("filters-update", "filters", list(filters))
+
+    async def _wish(self, kind: str, name: str, value: object) -> Message:
+        """From now on, also at the next connection; unless it is refused for good."""
+        before, self._wishes[name] = self._wishes[name], value
+        try:
+            return await self.request(kind, **{name: value})
+        except Refusal as refusal:
+            if not refusal.retry:
+                self._wishes[name] = before
+            raise
 
     async def resync(self, *, held: bool = True) -> Message:
         """Ask for the difference to what is held, or for everything."""
-        return await self.request("resync", **({"held": self.view.held()} if held else {}))
+        return await self.request("resync", **(self.view.said() if held else {}))
 
     # ---- the connection -----------------------------------------------------------------------------------------------
+
+    async def _arrive(self) -> None:
+        """One attempt. When whoever waits for it stops waiting it goes on, for the next who waits."""
+        if self._coming is None:
+            self._coming = asyncio.ensure_future(self._come())
+        try:
+            await asyncio.shield(self._coming)
+        finally:
+            if self._coming is not None and self._coming.done():
+                self._coming = None
 
     async def _come(self) -> None:
         """One attempt: connect, say who we are, register."""
         try:
-            self._socket = await connect(self.url, compression=None, max_size=FRAME_BYTES)
+            self._socket = await connect(
+                self.url,
+                compression=None,
+                max_size=FRAME_BYTES,
+                ping_interval=self._quiet_s,
+                ping_timeout=self._pulse_s,
+            )
         except (OSError, InvalidHandshake, TimeoutError) as error:
             raise self._not_there(error) from None
         self.connections += 1
         self.view.seq, self._resyncs, self._resync_owed, self._resync_ref = 0, 0, False, None
         if self._token is not None:
-            await self._ask("authenticate", token=self._token if isinstance(self._token, str) else self._token())
+            await self._identify(self._token)
         self.registered = await self._ask("register", **self._registration())
+
+    async def _identify(self, token: str | Callable[[], str]) -> None:
+        """A token that is not taken is asked for once more, when there is somebody to ask."""
+        try:
+            await self._ask("authenticate", token=token() if callable(token) else token)
+        except Refusal as refusal:
+            if refusal.code != "unauthorized" or not callable(token):
+                raise
+            await self._ask("authenticate", token=token())
 
     def _registration(self) -> Message:
         wishes = {name: value for name, value in self._wishes.items() if value is not None}
         if self.session is None:
             return wishes
-        resume: Message = {"session": self.session, "held": self.view.held()}
+        resume: Message = {"session": self.session, **self.view.said()}
         if self._handed_over:
             resume["seq"] = self._handed_over
         return {**wishes, "resume": resume}
 
     async def _come_back(self) -> None:
         """Wait as long as is asked for, try again; until it works or can't."""
-        while self._socket is None:
-            if not self._reconnect:
-                raise Closed(self._why)
-            await self._sit_out()
+        while self._socket is None or self._coming is not None:
+            if self._coming is None:
+                if not self._reconnect:
+                    raise Closed(self._why)
+                await self._sit_out()
             try:
-                await self._come()
+                await self._arrive()
             except Closed:
                 raise
             except Lost:
@@ -386,19 +446,28 @@ class Client:
     async def _ask(self, kind: str, **fields: Any) -> Message:
         self._refs += 1
         ref = f"r{self._refs}"
-        self._answers[ref] = None
+        message = {"type": kind, "ref": ref, **fields}
         try:
-            await self._send({"type": kind, "ref": ref, **fields})
             async with asyncio.timeout(ANSWER_S):
-                while (answer := self._answers[ref]) is None:
-                    await self._read()
+                answer = await self._exchange(ref, message)
+                while kind not in ("authenticate", "register") and _unread(answer):
+                    await self._sleep(_seconds(answer.get("retryAfterMs"), 1000) or TOO_MANY_S)
+                    answer = await self._exchange(ref, message)
         except TimeoutError:
             await self._drop()
             raise Lost(f"no answer to {kind} in {ANSWER_S:.0f} s") from None
-        finally:
-            del self._answers[ref]
         if answer["type"] == "error":
             raise Refusal(answer)
+        return answer
+
+    async def _exchange(self, ref: str, message: Message) -> Message:
+        self._answers[ref] = None
+        try:
+            await self._send(message)
+            while (answer := self._answers[ref]) is None:
+                await self._read()
+        finally:
+            del self._answers[ref]
         return answer
 
     async def _receive(self) -> None:
@@ -427,14 +496,16 @@ class Client:
             text = await self._socket.recv()
         except ConnectionClosed as closed:
             raise self._gone(closed) from None
-        self._take(json.loads(text))
+        message = _parsed(text)
+        if message is not None:
+            self._take(message)
 
     def _take(self, message: Message) -> None:
         """State moves here, in one step without waiting."""
         ref = message.get("ref")
         if "seq" in message:
             self._changed(message)
-        elif message["type"] == "error" and ref not in self._answers:
+        elif message.get("type") == "error" and ref not in self._answers:
             self.problems.append(Refusal(message))
         elif ref is None:
             self.notices.append(message)
@@ -460,7 +531,7 @@ class Client:
             return
         self._refs += 1
         self._resync_owed, self._resync_ref = False, f"r{self._refs}"
-        held = {"held": self.view.held()} if self._resyncs == 1 else {}
+        held = self.view.said() if self._resyncs == 1 else {}
         await self._send({"type": "resync", "ref": self._resync_ref, **held})
 
 
@@ -469,6 +540,20 @@ def _box(viewport: Viewport) -> dict[str, float]:
         return dict(viewport)
     west, south, east, north = viewport
     return {"west": west, "south": south, "east": east, "north": north}
+
+
+def _parsed(text: str | bytes) -> Message | None:
+    """A message, or None: what is none is left alone."""
+    try:
+        message = json.loads(text)
+    except ValueError:
+        return None
+    return message if isinstance(message, dict) and isinstance(message.get("type"), str) else None
+
+
+def _unread(answer: Message) -> bool:
+    """Was it refused unread, for being one of too many? What names a `field` is about something else than the rate."""
+    return answer["type"] == "error" and answer.get("code") == "too_many" and "field" not in answer
 
 
 def _named_wait_s(reason: str) -> float:

@@ -1,7 +1,7 @@
 """Looks at an installation without changing it, and says of each thing whether it is well and what to do when it is not.
 
 `examine` answers with findings in a fixed order: settings, server, ports, PostgreSQL, migrations, rights,
-keys, disk, imports, tiers, schedules, tracking, loops, overrides.
+keys, proxies, files, disk, imports, tiers, schedules, tracking, loops, overrides.
 A finding is ok, a note (worth knowing, works) or a problem (with its next step). What only a running server knows comes through
 the `ask` port: GET a path, the JSON answer or None when there is no server or it will not say.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import resource
 import shutil
 import socket
 from collections import Counter
@@ -29,6 +30,7 @@ from server.batching.schedules.mirror import cron
 from server.batching.schedules.plan import PLATFORMS, TYPES
 from server.batching.tiers.cities import shipped
 from server.batching.tiers.rules import COUNTRIES, RULES
+from server.core.loopback import is_loopback
 from server.edge import apify
 from server.edge.clock import SystemClock
 from server.edge.cluster_files import find_binaries
@@ -47,6 +49,8 @@ DISK_NOTE: Final = 2 << 30
 QUOTA_NOTE: Final = 100
 """Per cent of the month's calls: beyond, checks are stretched or left out."""
 CONNECT_S: Final = 5.0
+FILES_BESIDE: Final = 512
+"""Open files that are no connections of clients: PostgreSQL's, HTTP's, logs."""
 CITIES_EACH: Final = tuple(rules.cities_each[1] for rules in RULES.values())
 RESTING: Final = frozenset(("drift", "schedules-balance"))
 """Loops that are paused by the configuration, not by a person."""
@@ -75,6 +79,8 @@ async def examine(environ: Mapping[str, str], ask: Ask) -> list[Finding]:
     found += await _postgres(settings)
     found += [
         _keys(settings),
+        _proxies(settings),
+        _files(settings),
         _disk(settings.data_dir),
         await _imports(settings, ask if ready is not None else _nobody),
         _tiers(await ask("/tiers/state") if ready is not None else None),
@@ -188,7 +194,7 @@ def _embedded(data_dir: Path) -> Finding:
     made_by = _made_by(data_dir)
     if made_by is not None and made_by != binaries.major:
         text = f"the database in {data_dir} was made by version {made_by}, the programs are version {binaries.version}"
-        return Finding("PostgreSQL", "problem", text, "carry it over with pg_upgrade, or set another DATA_DIR")
+        return Finding("PostgreSQL", "problem", text, "batchcast upgrade (docs/deployment.md), or set another DATA_DIR")
     where = f"embedded, version {binaries.version}, in {data_dir}"
     return Finding("PostgreSQL", "ok", where + (f", in use by {_holder(data_dir)}" if _in_use(data_dir) else ""))
 
@@ -227,7 +233,8 @@ def _holder(data_dir: Path) -> str:
 def _keys(settings: Settings) -> Finding:
     configured = settings.jwt_secret is not None or settings.jwt_public_key is not None
     if exposed(settings) and not configured:
-        text = f"HOST is {settings.host}, which others can reach, and no key for tokens is set"
+        how = f"HOST is {settings.host}" if not is_loopback(settings.host) else "TRUSTED_PROXIES is set"
+        text = f"others can reach the server ({how}), and no key for tokens is set"
         return Finding("keys", "problem", text, "set JWT_SECRET (openssl rand -base64 48) or JWT_PUBLIC_KEY")
     if configured:
         return _configured(settings)
@@ -258,6 +265,26 @@ def _readable_by_others(path: Path) -> bool:
         return bool(path.stat().st_mode & 0o077)
     except OSError:
         return False
+
+
+def _proxies(settings: Settings) -> Finding:
+    """A proxy that is not known makes everybody look as if they were on this machine."""
+    if settings.trusted_proxies:
+        return Finding("proxies", "ok", f"X-Forwarded-For of {', '.join(settings.trusted_proxies)} is believed")
+    if settings.public_url is None or not is_loopback(settings.host):
+        return Finding("proxies", "ok", "none is trusted: who speaks to the server counts as who asks")
+    text = f"PUBLIC_URL is {settings.public_url} and HOST {settings.host}: through a proxy everybody counts as on this machine"
+    return Finding("proxies", "problem", text, "set TRUSTED_PROXIES to the proxy's address (docs/deployment.md)")
+
+
+def _files(settings: Settings) -> Finding:
+    """An open file for each connection."""
+    may, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    enough = settings.max_connections + FILES_BESIDE
+    if may == resource.RLIM_INFINITY or may >= enough:
+        return Finding("files", "ok", f"{may} may be open")
+    text = f"{may} may be open, MAX_CONNECTIONS={settings.max_connections} needs {enough}"
+    return Finding("files", "note", text, f"ulimit -n {enough} (systemd: LimitNOFILE), or a lower MAX_CONNECTIONS")
 
 
 def _disk(data_dir: Path) -> Finding:

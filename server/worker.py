@@ -23,7 +23,7 @@ from server.batching.ledger import Ledger
 from server.batching.loop import Loop, Occasion, Turn, TurnRecord
 from server.batching.panel import Panel
 from server.batching.parts import Parts
-from server.edge import garbage, logs
+from server.edge import garbage, logs, notify
 from server.edge.attached import attached
 from server.edge.bus import Bus
 from server.edge.clock import Clock, SystemClock
@@ -141,8 +141,10 @@ async def work(settings: Settings, metrics_port: int | None) -> int:
         log.error("start refused", reason=str(error))
         return 2
     garbage.settle()
+    notify.tell(notify.READY)
     await stop.wait()
     log.info("worker stopping")
+    notify.tell(notify.STOPPING)
     await worker.stop()
     return 0
 

@@ -11,10 +11,12 @@
     operating.py  stats, force-batch, loops, config
     watching.py   watch                             the ranked list, live, in a terminal
     access.py     token create, rotate              on the machine of the server
+    backup.py     backup, restore, upgrade          likewise
     telling.py    schema, doctor                    what there is to know
     calling.py    how all of them talk to a running server: HTTP with a token, errors as sentences
     asking.py     the options they share
 
-Every command but serve, worker, demo, token, schema and doctor only talks HTTP or WebSocket to a running server, so that what a
-command can do a script can do. Exit codes: 0 done, 1 something was refused, failed or diverged, 2 wrong usage or no server.
+Every command but serve, worker, demo, token, backup, restore, upgrade, schema and doctor only talks HTTP or WebSocket to a
+running server, so that what a command can do a script can do.
+Exit codes: 0 done, 1 something was refused, failed or diverged, 2 wrong usage or no server.
 """

@@ -24,7 +24,7 @@ from server.edge.clock import SystemClock
 
 WORLD: Final = "-180,-85,180,85"
 SHOWN: Final = 30
-META: Final = re.compile(r'<meta[^>]*name="batchcast-ws"[^>]*content="(\d+)"')
+META: Final = re.compile(r'<meta[^>]*name="batchcast-ws"[^>]*content="(\d*)"')
 
 clock: Final = SystemClock()
 
@@ -134,7 +134,7 @@ def _offset(client: Client) -> int:
 
 
 async def ws_url(server: Server) -> str:
-    """The WebSocket's address: same host, the port that the page of the server names."""
+    """The WebSocket's address: same host, the port that the page of the server names, else the page's own."""
     async with server.stream("/") as pieces:
         page = b"".join([piece async for piece in pieces])
     found = META.search(page.decode(errors="replace"))
@@ -142,7 +142,8 @@ async def ws_url(server: Server) -> str:
         raise Failed(f"{server.url} does not say where its WebSocket is; name it with --ws ws://HOST:8081/ws", UNUSABLE)
     parts = urlsplit(server.url)
     host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
-    return urlunsplit(("wss" if parts.scheme == "https" else "ws", f"{host}:{found[1]}", "/ws", "", ""))
+    where = f"{host}:{found[1]}" if found[1] else parts.netloc
+    return urlunsplit(("wss" if parts.scheme == "https" else "ws", where, "/ws", "", ""))
 
 
 def box(text: str) -> tuple[float, ...]:

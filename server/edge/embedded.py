@@ -26,7 +26,7 @@ import structlog
 
 from server.edge import cluster_files, postmaster
 from server.edge.clock import Clock, SystemClock
-from server.edge.cluster_files import Lock, Place
+from server.edge.cluster_files import Binaries, Lock, Place
 from server.edge.tasks import Tasks
 from server.errors import StartRefused
 
@@ -78,9 +78,16 @@ class EmbeddedPostgres:
     """One PostgreSQL server over one data directory."""
 
     def __init__(
-        self, data_dir: Path, *, settings: Mapping[str, str] | None = None, clock: Clock | None = None
+        self,
+        data_dir: Path,
+        *,
+        settings: Mapping[str, str] | None = None,
+        clock: Clock | None = None,
+        binaries: Binaries | None = None,
     ) -> None:
+        """`binaries`: the programs to run it with, when those are not the ones that would be found."""
         self._data_dir = data_dir.resolve()
+        self._binaries = binaries
         self._settings = {**SETTINGS, **(settings or {})}
         self._clock = clock or SystemClock()
         self._tasks: Tasks | None = None
@@ -124,13 +131,17 @@ class EmbeddedPostgres:
         return self.dsn
 
     def stop_now(self) -> None:
-        """Stop it from synchronous code."""
-        process, self._process = self._process, None
-        if process is not None and process.poll() is None:
-            postmaster.shut_down(process)
+        """Stop it from synchronous code, and free the data directory."""
+        self.halt_now()
         with self._preparing:
             while self._locks:
                 self._locks.pop().free()
+
+    def halt_now(self) -> None:
+        """Stop it, and keep the data directory from others."""
+        process, self._process = self._process, None
+        if process is not None and process.poll() is None:
+            postmaster.shut_down(process)
 
     @property
     def pid(self) -> int | None:
@@ -159,8 +170,12 @@ class EmbeddedPostgres:
     def _prepare_files(self) -> None:
         self._data_dir.mkdir(parents=True, exist_ok=True)
         self._lock(self._data_dir)
-        self._place = cluster_files.settle(self._data_dir)
-        if self._place.home != self._data_dir:
+        home = cluster_files.home_of(self._data_dir)
+        if home != self._data_dir:
+            self._lock(home)
+        cluster_files.finish_upgrade(home)
+        self._place = cluster_files.settle(self._data_dir, self._binaries)
+        if self._place.home != home:
             self._lock(self._place.home)
         postmaster.stop_leftovers(self._place.cluster)
         if not (self._place.cluster / "PG_VERSION").exists():

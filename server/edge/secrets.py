@@ -92,8 +92,12 @@ class KeyFile:
 
 
 def exposed(settings: Settings) -> bool:
-    """Does the server listen beyond loopback?"""
-    return not is_loopback(settings.host)
+    """Can others reach the server, beyond loopback or through a proxy?"""
+    return not is_loopback(settings.host) or bool(settings.trusted_proxies)
+
+
+def _how(settings: Settings) -> str:
+    return f"HOST is {settings.host}" if not is_loopback(settings.host) else "TRUSTED_PROXIES is set"
 
 
 def open_keys(settings: Settings, clock: Clock) -> Keys:
@@ -101,7 +105,7 @@ def open_keys(settings: Settings, clock: Clock) -> Keys:
     keys = keys_of(settings, clock)
     if exposed(settings) and not _configured(settings):
         raise StartRefused(
-            f"HOST is {settings.host}, which others can reach, and no key for tokens is set. Set JWT_SECRET (make one "
+            f"Others can reach this server ({_how(settings)}), and no key for tokens is set. Set JWT_SECRET (make one "
             "with `openssl rand -base64 48`) or JWT_PUBLIC_KEY, or listen on 127.0.0.1."
         )
     _keep_admin_token(settings, keys, clock)

@@ -333,6 +333,14 @@ def hostname(request: web.BaseRequest) -> str:
         return ""
 
 
+def own_port(request: web.BaseRequest) -> int | None:
+    """The port in the Host header; None for the scheme's own."""
+    try:
+        return urlsplit(f"//{request.host}").port
+    except ValueError:
+        return None
+
+
 async def apart(work: Callable[[], Any]) -> Any:
     """Run what takes long in a thread, so that others are served meanwhile."""
     return await asyncio.to_thread(work)

@@ -301,10 +301,9 @@ def answer(tally: Tally, single: bool) -> web.Response:
 
 def _all_refused(tally: Tally, single: bool) -> dict[str, object]:
     first = tally.rejected[0]
-    if single:
-        return {"code": first["code"], "message": first["reason"], "field": first["field"]}
     words = f"no row was accepted, {tally.rejected_total} refused; row {first['row']}: {first['reason']}"
-    return {"code": first["code"], "message": words, "field": first["field"]}
+    where = {} if first["field"] is None else {"field": first["field"]}
+    return {"code": first["code"], "message": first["reason"] if single else words, **where}
 
 
 # --- as told to the OpenAPI document ---

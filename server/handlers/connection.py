@@ -48,6 +48,7 @@ from server.core.identity import Identity
 from server.edge.clock import Clock
 from server.errors import Code, Refused
 from server.handlers.framing import Payload, deflated, plain
+from server.handlers.inflating import Inflate
 
 HARD_LIMIT: Final = 1 << 20
 """Bytes of a message above which the connection is closed with 1009; compressed ones are measured inflated."""
@@ -65,6 +66,10 @@ HANDSHAKE_BYTES: Final = 32 * 1024
 CLOSE_S: Final = 1.0
 """How long a close frame is tried before the socket is reset."""
 PING: Final = b"\x89\x00"
+VERSION: Final = "13"
+"""Of the protocol (RFC 6455, section 4.4); who asks for another is told."""
+ONCE: Final = ("Host", "Origin", "Authorization")
+"""Headers that must not stand in a request twice: which of the two would count?"""
 
 Message: TypeAlias = str | bytes
 _library_log: Final = logging.getLogger("websockets.server")
@@ -139,7 +144,7 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, house: House) -> None:
         self._house = house
-        self._protocol = ServerProtocol(max_size=HARD_LIMIT, extensions=house.extensions, logger=_library_log)
+        self._protocol = _Parser(max_size=HARD_LIMIT, extensions=house.extensions, logger=_library_log)
         self._resident: Resident | None = None
         self._transport: asyncio.Transport
         self._inbox: list[Message] = []
@@ -343,17 +348,23 @@ class Connection(asyncio.Protocol):
             self._flush()
 
     def _knocked(self, request: Request) -> None:
+        fault = _fault(request)
+        if fault is not None:
+            self._protocol.send_response(_answer(self._protocol, http.HTTPStatus.BAD_REQUEST, Code.BAD_MESSAGE, fault))
+            return
         try:
             who = self._house.admit(request, self.address)
         except Refused as refusal:
             self._protocol.send_response(_refusal(self._protocol, refusal))
             return
         response = self._protocol.accept(request)
+        if request.headers.get_all("Sec-WebSocket-Version") != [VERSION]:
+            response.headers["Sec-WebSocket-Version"] = VERSION
         self._protocol.send_response(response)
         self._flush()
         if response.status_code == http.HTTPStatus.SWITCHING_PROTOCOLS:
             self.deflates = any(_deflates_fully(one) for one in self._protocol.extensions)
-            self._protocol.extensions = [Utf8(), *self._protocol.extensions]
+            self._protocol.extensions = [Utf8(), *(Inflate() for _ in self._protocol.extensions)]
             self.open = True
             self._resident = self._house.welcome(self, who)
 
@@ -379,6 +390,16 @@ class Connection(asyncio.Protocol):
         if not self._leaving:
             self._leaving = True
             self._house.expect_end(self)
+
+
+class _Parser(ServerProtocol):
+    """The library's, except that a close may come between the fragments of a message (RFC 6455, section 5.4): what was begun
+    is dropped, and the close is answered like any other. The library calls it a broken frame."""
+
+    def recv_frame(self, frame: Incoming) -> None:
+        if frame.opcode is Opcode.CLOSE:
+            self.current_size = None
+        super().recv_frame(frame)
 
 
 class Utf8(Extension):
@@ -416,10 +437,23 @@ def _deflates_fully(extension: object) -> bool:
     return isinstance(extension, PerMessageDeflate) and extension.local_max_window_bits == 15
 
 
+def _fault(request: Request) -> str | None:
+    """What is wrong with a request that the library leaves to us (RFC 7230, section 5.4)."""
+    for name in ONCE:
+        if len(request.headers.get_all(name)) > 1:
+            return f"the header {name} stands in the request more than once"
+    return None if "Host" in request.headers else "the request names no Host"
+
+
 def _refusal(protocol: ServerProtocol, refusal: Refused) -> Response:
-    status = http.HTTPStatus.SERVICE_UNAVAILABLE if refusal.code is Code.TOO_MANY else http.HTTPStatus(refusal.status)
+    busy = refusal.code is Code.TOO_MANY
+    status = http.HTTPStatus.SERVICE_UNAVAILABLE if busy else http.HTTPStatus(refusal.status)
+    return _answer(protocol, status, refusal.code, refusal.message)
+
+
+def _answer(protocol: ServerProtocol, status: http.HTTPStatus, code: Code, message: str) -> Response:
     response = protocol.reject(status, "")
-    response.body = orjson.dumps({"error": {"code": refusal.code, "message": refusal.message}})
+    response.body = orjson.dumps({"error": {"code": code, "message": message}})
     del response.headers["Content-Length"], response.headers["Content-Type"]
     response.headers["Content-Length"] = str(len(response.body))
     response.headers["Content-Type"] = "application/json"

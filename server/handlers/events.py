@@ -240,7 +240,11 @@ def _cell(value: object) -> str:
 
 WRITTEN: Final = object_of({"id": TEXT, "version": WHOLE})
 _WRITTEN: Final = of_json(ref("Written"), "The event's version now")
-_STORED: Final = {"type": "string"}
+_STORED: Final = {
+    "application/x-ndjson": {"type": "string", "description": "one event a line"},
+    "application/geo+json": {"type": "object", "description": "a FeatureCollection"},
+    "text/csv": {"type": "string"},
+}
 _SEARCH: Final = (
     Query("bbox", "west,south,east,north in degrees; west > east crosses the antimeridian."),
     Query("text", "Words, all of them, in title, categories or description."),
@@ -268,7 +272,7 @@ ROUTES: Final = (
         "/events/export",
         export_events,
         "Export stored events as a stream",
-        Content({kind: _STORED for kind, _ in EXPORTS.values()}, "All events found"),
+        Content({kind: _STORED[kind] for kind, _ in EXPORTS.values()}, "All events found"),
         (*_SEARCH, Query("format", "How they are written.", {"enum": list(EXPORTS), "default": "ndjson"})),
         refusals=(422, 503),
     ),
@@ -290,7 +294,7 @@ ROUTES: Final = (
         "Remove an event",
         _WRITTEN,
         (Query("ifVersion", "The version that the event must have, else 409.", {"type": "integer"}),),
-        refusals=(404, 409, 503),
+        refusals=(404, 409, 422, 503),
         headers=_IF_MATCH,
     ),
 )

@@ -118,7 +118,7 @@ def build(ports: Ports) -> web.Application:
     """The application, ready to listen."""
     allowed = ports.settings.allowed_origins
     origins = Origins(lambda origin, host: origin_allowed(origin, host, allowed), anyone="*" in allowed)
-    app = application(origins, lambda request: pages.content_security(request, ports.ws_port()))
+    app = application(origins, lambda request: pages.content_security(request, pages.ws_port(request, ports)))
     for route in ROUTES:
         handler = _guarded(route, ports)
         for method in (route.method, "HEAD") if route.method == "GET" else (route.method,):

@@ -16,6 +16,7 @@ import orjson
 import structlog
 
 from server.batching.loop import Occasion, Turn
+from server.core.forwarded import Client
 from server.core.identity import Identity
 from server.core.loopback import is_loopback
 from server.edge.clock import Clock
@@ -199,8 +200,8 @@ _REASONS: Final = {
 }
 
 
-def key_of(who: Identity, address: str) -> str:
-    """What the limit per user counts: the user, else the address, else (anonymous on loopback) nothing."""
+def key_of(who: Identity, client: Client) -> str:
+    """What the limit per user counts: the user, else the address, else (anonymous on loopback, by no proxy) nothing."""
     if who.user is not None:
         return f"user {who.user}"
-    return "" if is_loopback(address) else f"address {address}"
+    return "" if is_loopback(client.address) and not client.proxied else f"address {client.address}"

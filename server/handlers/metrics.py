@@ -74,6 +74,10 @@ class Metrics:
         """A number that is read when somebody scrapes."""
         self._gauges.add(f"{PREFIX}_{name}", meaning, read)
 
+    def gauges(self, name: str, meaning: str, label: str, read: Callable[[], Mapping[str, float]]) -> None:
+        """Several of them under one name, told apart by a label; `read` answers with a bounded number of values."""
+        self._gauges.add(f"{PREFIX}_{name}", meaning, read, label=label)
+
     def counter(self, name: str, meaning: str, read: Callable[[], float]) -> None:
         """The same for one that only grows; its name gets `_total`."""
         self._gauges.add(f"{PREFIX}_{name}", meaning, read, grows=True)

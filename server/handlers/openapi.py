@@ -137,7 +137,11 @@ def _responses(route: Route, needs_token: bool) -> dict[str, object]:
     statuses = {401, *route.refusals} | ({403} if needs_token else set())
     answers: dict[str, object] = {"200": good}
     if route.body is not None and route.answer.by_type.get("application/json") == ref("BulkAnswer"):
-        answers["422"] = {**good, "description": "All rows were refused; `error` tells of the first"}
+        either = {"application/json": {"schema": {"anyOf": [ref("BulkAnswer"), ref("Error")]}}}
+        answers["422"] = {
+            "description": "All rows were refused, `error` tells of the first; or the request was",
+            "content": either,
+        }
     for status in sorted(statuses):
         answers[str(status)] = {"description": _STATUSES[status], "content": _ERROR}
     return answers

@@ -4,7 +4,8 @@ Read once at the start: the files of `site/` and, below `leaflet/`, what pages n
 names in that table, so no path leads anywhere else. Texts are compressed once. Each answer has an ETag of its content: a
 browser asks again (`no-cache`) and is told 304 while nothing has changed.
 
-In HTML the placeholder {{WS_PORT}} becomes the port of the WebSocket server, when it is asked for.
+In HTML the placeholder {{WS_PORT}} becomes the port of the WebSocket server, when it is asked for. What a proxy of ours brought
+gets none: such a proxy has one address for pages and WebSocket.
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ from typing import Final
 import xstatic.pkg.leaflet
 from aiohttp import hdrs, web
 
+from server.core.forwarded import client_of, trusted
 from server.core.identity import Identity
-from server.edge.web import COMPRESS_ABOVE, accepts_gzip, hostname
+from server.edge.web import COMPRESS_ABOVE, accepts_gzip, hostname, own_port
 from server.handlers.ports import Content, Ports, Route
 
 SITE: Final = Path(__file__).parent / "site"
@@ -85,8 +87,17 @@ def file_of(name: str, body: bytes) -> File:
 
 
 @lru_cache(maxsize=32)
-def _filled(name: str, ws_port: int) -> File:
-    return file_of(name, files()[name].body.replace(PLACEHOLDER, str(ws_port).encode()))
+def _filled(name: str, port: int | None) -> File:
+    return file_of(name, files()[name].body.replace(PLACEHOLDER, b"" if port is None else str(port).encode()))
+
+
+def ws_port(request: web.BaseRequest, ports: Ports) -> int | None:
+    """Where a page that is asked for like this finds the WebSocket: a port, or None for the page's own address."""
+    proxied = client_of(request.remote or "", (), _trusted(ports.settings.trusted_proxies)).proxied
+    return None if proxied else ports.ws_port()
+
+
+_trusted: Final = lru_cache(maxsize=8)(trusted)
 
 
 async def index(request: web.Request, ports: Ports, who: Identity) -> web.StreamResponse:
@@ -124,7 +135,7 @@ def _send(request: web.Request, ports: Ports, name: str) -> web.Response:
     if file is None:
         raise web.HTTPNotFound
     if name.endswith(".html"):
-        file = _filled(name, ports.ws_port())
+        file = _filled(name, ws_port(request, ports))
     packs = file.packed is not None and accepts_gzip(request)
     etag = f'"{file.etag}{"-gz" if packs else ""}"'
     headers = {hdrs.ETAG: etag, hdrs.CACHE_CONTROL: "no-cache"}
@@ -142,9 +153,9 @@ def _known(request: web.Request, etag: str) -> bool:
     return any(tag in (etag, "*") for tag in tags)
 
 
-def content_security(request: web.BaseRequest, ws_port: int) -> str:
+def content_security(request: web.BaseRequest, port: int | None) -> str:
     """The Content-Security-Policy: everything from here, and the WebSocket on the same host."""
-    return _policy(_sockets(hostname(request), ws_port))
+    return _policy(_sockets(hostname(request), port if port is not None else own_port(request)))
 
 
 @lru_cache(maxsize=128)
@@ -155,12 +166,13 @@ def _policy(sockets: str) -> str:
     )
 
 
-def _sockets(host: str, ws_port: int) -> str:
+def _sockets(host: str, port: int | None) -> str:
     """A CSP can't name an IPv6 address, and a Host header may hold anything: then any host's WebSocket is allowed."""
     plain = (
         host.isascii() and 0 < len(host) <= 253 and host.replace("-", "a").replace(".", "a").replace("_", "a").isalnum()
     )
-    return f"ws://{host}:{ws_port} wss://{host}:{ws_port}" if plain else "ws: wss:"
+    where = host if port is None else f"{host}:{port}"
+    return f"ws://{where} wss://{where}" if plain else "ws: wss:"
 
 
 _PAGE: Final = Content({"text/html": {"type": "string"}}, "The page")

@@ -275,7 +275,7 @@ ROUTES: Final = (
         "Change a team's tier; its businesses move with it",
         of_json(_TIER_CHANGE),
         body=of_json(ref("TierIn")),
-        refusals=(400, 413, 422, 503),
+        refusals=(400, 404, 413, 422, 503),
     ),
     Route(
         "GET",
@@ -286,7 +286,7 @@ ROUTES: Final = (
             object_of({"intervals": list_of(ref("Interval")), "history": list_of(_HISTORY), "next": or_null(WHOLE)})
         ),
         (BEFORE, limit_of(50)),
-        refusals=(422, 503),
+        refusals=(404, 422, 503),
     ),
     Route(
         "POST",

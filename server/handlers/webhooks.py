@@ -31,7 +31,7 @@ ROUTES: Final = (
         "The scraping provider tells of the end of a run",
         of_json(object_of({"received": TRUTH, "new": TRUTH}), "Noted; not new: known already, or of no interest here"),
         body=of_json({"type": "object"}),
-        refusals=(400, 413, 422, 503),
+        refusals=(400, 403, 413, 422, 503),
         headers={HEADER: "the secret (APIFY_WEBHOOK_SECRET)"},
     ),
 )

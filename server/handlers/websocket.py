@@ -28,6 +28,7 @@ from server.batching.imports.relay import job_of_topic
 from server.batching.scores.audience import Viewer
 from server.batching.scores.feed import Feed
 from server.core.event import Outcome, Rejected
+from server.core.forwarded import Client, client_of, trusted
 from server.core.identity import ANONYMOUS, Identity
 from server.core.quota import Bucket
 from server.edge.auth import Keys
@@ -75,6 +76,7 @@ class Peer:
     __slots__ = (
         "_ahead",
         "_bucket",
+        "_client",
         "_connection",
         "_deps",
         "_gone",
@@ -87,8 +89,9 @@ class Peer:
         "wire",
     )
 
-    def __init__(self, deps: Deps, connection: Connection, who: Identity) -> None:
+    def __init__(self, deps: Deps, connection: Connection, who: Identity, client: Client) -> None:
         self._deps = deps
+        self._client = client
         self._connection = connection
         self._session = s.Session(id=connection.id, who=who)
         self.wire = Wire(connection, self._drained)
@@ -258,7 +261,7 @@ class Peer:
             await self._carry_out(effect)
 
     def _become(self, who: Identity) -> None:
-        self._deps.hub.rename(self, key_of(who, self._connection.address))
+        self._deps.hub.rename(self, key_of(who, self._client))
         producer = self._session.who.has("producer")
         if who.user != self._session.who.user:
             self._unfollow_jobs()
@@ -399,6 +402,8 @@ class WebSocketServer:
         self._deps = deps
         self._server: asyncio.Server | None = None
         self._ending = False
+        self._proxies = trusted(deps.settings.trusted_proxies)
+        self._at_the_door = Client("", proxied=False)
         self.clock = deps.clock
         self.extensions: Sequence[ServerExtensionFactory] = _extensions(deps.settings)
 
@@ -461,10 +466,11 @@ class WebSocketServer:
         return True
 
     def welcome(self, connection: Connection, who: Identity) -> Peer:
-        """It is open."""
+        """It is open. Between its `admit` and this nothing was awaited, so it is the one that stood at the door."""
         self._deps.hub.met(connection)
-        peer = Peer(self._deps, connection, who)
-        self._deps.hub.add(peer, key_of(who, connection.address))
+        client = self._at_the_door
+        peer = Peer(self._deps, connection, who, client)
+        self._deps.hub.add(peer, key_of(who, client))
         return peer
 
     def expect_end(self, connection: Connection) -> None:
@@ -477,10 +483,12 @@ class WebSocketServer:
 
     def admit(self, request: Request, address: str) -> Identity:
         """Who it is; Refused when it may not come in."""
-        url = urlsplit(request.path)
-        if url.path != "/ws":
+        client = client_of(address, request.headers.get_all("X-Forwarded-For"), self._proxies)
+        self._at_the_door = client
+        path, query = _place(request.path)
+        if path != "/ws":
             raise Refused(Code.NOT_FOUND, "the WebSocket is at /ws")
-        if "token=" in url.query:
+        if "token=" in query:
             raise Refused(
                 Code.BAD_MESSAGE, "a token never goes in a URL; send `authenticate` or an Authorization header"
             )
@@ -491,12 +499,21 @@ class WebSocketServer:
             raise Refused(
                 Code.FORBIDDEN, f"pages of {origin[:80] if origin else origin} may not connect; see ALLOWED_ORIGINS"
             )
-        header = request.headers.get("Authorization", "")
-        who = self._deps.keys.verify(header[7:].strip()) if header.lower().startswith("bearer ") else ANONYMOUS
-        refusal = self._deps.hub.refusal(key_of(who, address))
+        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+        who = self._deps.keys.verify(token.strip()) if scheme.lower() == "bearer" else ANONYMOUS
+        refusal = self._deps.hub.refusal(key_of(who, client))
         if refusal is not None:
             raise refusal
         return who
+
+
+def _place(target: str) -> tuple[str, str]:
+    """Path and query of a request's target, which may be a whole address; without a path when it is none."""
+    try:
+        url = urlsplit(target)
+    except ValueError:
+        return "", ""
+    return url.path, url.query
 
 
 def _extensions(settings: Settings) -> Sequence[ServerExtensionFactory]:

@@ -54,6 +54,7 @@ class Settings(
         return (init_settings,)
 
 
+LISTS: Final = ("allowed_origins", "trusted_proxies")
 FIELDS: Final[dict[str, FieldInfo]] = dict(Settings.model_fields)
 RUNTIME: Final[dict[str, str]] = {
     extra["runtime"]: name
@@ -67,8 +68,9 @@ def load(environ: Mapping[str, str], **overrides: Any) -> Settings:
     _refuse_unknown(environ)
     given = {name: environ[name.upper()] for name in FIELDS if environ.get(name.upper(), "") != ""}
     values: dict[str, Any] = {**given, **{k: v for k, v in overrides.items() if v is not None}}
-    if isinstance(values.get("allowed_origins"), str):
-        values["allowed_origins"] = tuple(o.strip() for o in values["allowed_origins"].split(",") if o.strip())
+    for name in LISTS:
+        if isinstance(values.get(name), str):
+            values[name] = tuple(one.strip() for one in values[name].split(",") if one.strip())
     try:
         settings = Settings(**values)
     except ValidationError as error:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, SecretStr
+from pydantic import BaseModel, SecretStr, field_validator
 from pydantic_settings import NoDecode
 
+from server.core.forwarded import trusted
 from server.settings.declare import setting
 
 
@@ -70,6 +71,18 @@ class Access(BaseModel):
         "Origins of web pages that may connect, comma-separated; same origin and loopback always may; * is everyone.",
         group="Access",
     )
+    trusted_proxies: Annotated[tuple[str, ...], NoDecode] = setting(
+        (),
+        "Addresses and networks of proxies whose X-Forwarded-For is believed, comma-separated; set, the server counts as reachable "
+        "by others, and pages that come through one find the WebSocket where they were found.",
+        group="Access",
+    )
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        trusted(value)
+        return value
 
 
 class Alerts(BaseModel):

@@ -264,3 +264,120 @@ async def test_a_request_under_way_when_the_connection_breaks_is_lost_and_the_ne
         with pytest.raises(Lost):
             await c.request("ping")
         assert (await c.request("ping"))["type"] == "pong"
+
+
+async def test_who_stops_waiting_while_it_comes_back_can_wait_again() -> None:
+    coming, stopped = asyncio.Event(), asyncio.Event()
+
+    async def script(visit: Visit) -> None:
+        message = await visit.get("authenticate")
+        if visit.number == 2:
+            coming.set()
+            await stopped.wait()
+        await visit.say({"type": "authenticated", "ref": message["ref"]})
+        await visit.register(event(f"v{visit.number}"))
+        if visit.number == 1:
+            visit.socket.transport.abort()
+
+    async with speaking(script) as url, client(url, token="t") as c:
+        waiting = asyncio.ensure_future(c.next_change())
+        await coming.wait()
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        stopped.set()
+        await c.next_change(20)
+        assert (list(c.events), c.connections) == (["v2"], 2)
+
+
+async def test_who_leaves_while_it_comes_back_leaves_nothing_behind() -> None:
+    coming, gone = asyncio.Event(), asyncio.Event()
+
+    async def script(visit: Visit) -> None:
+        if visit.number == 2:
+            await visit.get("register")
+            coming.set()
+            await visit.socket.wait_closed()
+            gone.set()
+        else:
+            await visit.register(event("v1"))
+            visit.socket.transport.abort()
+
+    async with speaking(script) as url:
+        async with client(url) as c:
+            waiting = asyncio.ensure_future(c.next_change())
+            await coming.wait()
+            waiting.cancel()
+            await asyncio.wait([waiting])
+        async with asyncio.timeout(20):
+            await gone.wait()
+        assert not c.connected
+
+
+async def test_what_was_one_too_many_is_sent_again_after_a_wait() -> None:
+    async def script(visit: Visit) -> None:
+        await visit.register()
+        error = {"type": "error", "code": "too_many", "message": "slow down", "retry": True}
+        await visit.say(error, ref=(await visit.get("ping"))["ref"], retryAfterMs=70)
+        await visit.say(error, ref=(await visit.get("ping"))["ref"])
+        await visit.say({"type": "pong", "ref": (await visit.get("ping"))["ref"]})
+        await visit.say(error, ref=(await visit.get("subscribe"))["ref"], field="topic")
+
+    waits = Waits()
+    async with speaking(script) as url, client(url, sleep=waits) as c:
+        assert (await c.request("ping"))["type"] == "pong"
+        assert waits.seconds == [0.07, 1.0]
+        with pytest.raises(Refusal, match="too_many"):
+            await c.request("subscribe", topic="loops")
+
+
+async def test_what_it_does_not_know_it_leaves_alone() -> None:
+    async def script(visit: Visit) -> None:
+        await visit.register()
+        for text in ("{cut", "[1]", "null", '{"no": "type"}', '{"type": "weather", "ref": "r99"}'):
+            await visit.socket.send(text)
+        await visit.say({"type": "teleport-event", "seq": 2, "event": event("a"), "digest": digest({"a": 1})})
+        message = await visit.get("resync")
+        await visit.say({**batch(3, creates=[event("a")]), "type": "changes"}, ref=message["ref"])
+
+    async with speaking(script) as url, client(url) as c:
+        assert not (await c.next_change(20)).matches
+        assert (await c.next_change(20)).matches
+        assert list(c.events) == ["a"]
+
+
+async def test_a_wish_that_is_refused_for_good_is_not_said_at_the_next_connection() -> None:
+    async def script(visit: Visit) -> None:
+        await visit.register(event(f"v{visit.number}"))
+        assert visit.registration["filters"] == []
+        if visit.number == 1:
+            message = await visit.get("filters-update")
+            error = {"type": "error", "code": "bad_filter", "message": "no", "retry": False}
+            await visit.say(error, ref=message["ref"])
+            visit.socket.transport.abort()
+
+    async with speaking(script) as url, client(url) as c:
+        with pytest.raises(Refusal, match="bad_filter"):
+            await c.set_filters([{"status": ["ODD"]}])
+        await c.next_change(20)
+        assert list(c.events) == ["v2"]
+
+
+async def test_a_token_that_is_not_taken_is_asked_for_once_more() -> None:
+    said = list[str]()
+
+    async def script(visit: Visit) -> None:
+        error = {"type": "error", "code": "unauthorized", "message": "no", "retry": False}
+        while (message := await visit.get("authenticate"))["token"] != "good":
+            said.append(message["token"])
+            await visit.say(error, ref=message["ref"])
+        await visit.say({"type": "authenticated", "ref": message["ref"]})
+        await visit.register(event("a"))
+
+    tokens = iter(("t1", "good", "t2", "t3", "good"))
+    async with speaking(script) as url:
+        async with client(url, token=lambda: next(tokens)) as c:
+            assert (list(c.events), said) == (["a"], ["t1"])
+        with pytest.raises(Refusal, match="unauthorized"):
+            async with client(url, token=lambda: next(tokens)):
+                pass
+    assert said == ["t1", "t2", "t3"]

@@ -115,3 +115,13 @@ def test_the_digest_is_that_of_what_is_held_whatever_happened_before(batches: li
         view.apply(batch(seq, creates=creates, updates=updates, deletes=deletes))
         assert {n: e["version"] for n, e in view.events.items()} == held
         assert view.digest == digest(held)
+
+
+def test_more_than_a_message_can_say_is_not_said() -> None:
+    view = View()
+    view.apply(snapshot(event("a"), event("b", 2)))
+    assert view.said() == {"held": [["a", 1], ["b", 2]]}
+    view.apply(snapshot(*(event(f"e{n}") for n in range(501)), seq=2))
+    assert view.said() == {}
+    view.apply(snapshot(*(event(f"{n}" + "🎷" * 120) for n in range(100)), seq=3))
+    assert view.said() == {}

@@ -5,6 +5,8 @@ import socket
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from server.doctor import Finding, examine, healthy
 
 
@@ -46,7 +48,7 @@ async def test_a_database_of_another_version_or_out_of_reach_is_a_problem(tmp_pa
     (tmp_path / "postgres" / "PG_VERSION").write_text("9\n")
     found = await look(tmp_path)
     assert found["PostgreSQL"].state == "problem"
-    assert "pg_upgrade" in found["PostgreSQL"].next_step
+    assert "batchcast upgrade" in found["PostgreSQL"].next_step
     found = await look(tmp_path, DATABASE_URL="postgresql://nobody:secret@127.0.0.1:1/none")
     assert found["PostgreSQL"].state == "problem"
     assert "secret" not in found["PostgreSQL"].text
@@ -66,6 +68,22 @@ async def test_keys_that_others_can_read_or_that_are_missing_are_problems(tmp_pa
     assert (exposed["keys"].state, "JWT_SECRET" in exposed["keys"].next_step) == ("problem", True)
     assert (await look(tmp_path, JWT_SECRET="short"))["keys"].state == "problem"
     assert (await look(tmp_path, JWT_SECRET="x" * 40))["keys"].state == "ok"
+
+
+async def test_a_proxy_that_is_not_trusted_and_too_few_open_files_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = {"PUBLIC_URL": "https://maps.example", "JWT_SECRET": "x" * 40}
+    found = (await look(tmp_path, **given))["proxies"]
+    assert (found.state, "TRUSTED_PROXIES" in found.next_step) == ("problem", True)
+    assert (await look(tmp_path, **given, TRUSTED_PROXIES="127.0.0.1"))["proxies"].state == "ok"
+    assert (await look(tmp_path))["proxies"].state == "ok"
+    open_to_others = (await look(tmp_path, TRUSTED_PROXIES="127.0.0.1"))["keys"]
+    assert (open_to_others.state, "TRUSTED_PROXIES" in open_to_others.text) == ("problem", True)
+    monkeypatch.setattr("resource.getrlimit", lambda which: (1024, 4096))
+    found = (await look(tmp_path))["files"]
+    assert (found.state, "ulimit -n 20512" in found.next_step) == ("note", True)
+    assert (await look(tmp_path, MAX_CONNECTIONS="500"))["files"].state == "ok"
 
 
 async def test_sick_loops_and_overrides_of_a_running_server_are_named(tmp_path: Path) -> None:

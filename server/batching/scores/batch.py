@@ -36,6 +36,7 @@ from server.batching.scores.plan import Asked
 from server.batching.scores.views import Draft, Kind, Sight, deliver
 from server.core.event import Delete, Outcome, Upsert
 from server.core.identity import Identity
+from server.edge.backup import undisturbed
 from server.edge.clock import Clock
 from server.edge.postgres import Database
 from server.errors import Unavailable
@@ -238,9 +239,11 @@ class Turns:
         return Turn(freed, freed)
 
     async def tidy(self, occasion: Occasion) -> Turn:
-        """Partitions of remembered updates: made ahead, dropped when old."""
+        """Partitions of remembered updates: made ahead, dropped when old; while a backup is taken they wait, not everybody."""
         async with self.db.transaction() as connection:
             await self.fenced(connection)
+            if not await undisturbed(connection):
+                return Turn(detail={"made": 0, "dropped": 0, "disturbs": 1})
             made = await store.make_partitions(connection, occasion.now_ms)
             hours, rows = self.update_ids_keep_h, self.update_ids_keep_rows
             dropped = await store.drop_partitions(connection, occasion.now_ms, hours, rows)

@@ -24,11 +24,11 @@ export const token = {
   forget: () => sessionStorage.removeItem(TOKEN_KEY),
 };
 
-/** Where this server's WebSocket is: same host, the port that the page was served with. */
+/** Where this server's WebSocket is: same host, the port that the page was served with; without one (a proxy) the page's own. */
 export function webSocketUrl(path = "/ws") {
   const port = document.querySelector('meta[name="batchcast-ws"]')?.content;
   const scheme = location.protocol === "https:" ? "wss" : "ws";
-  return `${scheme}://${location.hostname}:${port}${path}`;
+  return `${scheme}://${port ? `${location.hostname}:${port}` : location.host}${path}`;
 }
 
 /** Call the HTTP API. Resolves with the body, rejects with an Error whose message is the server's own sentence
