@@ -17,10 +17,11 @@ from server.batching.alerts import Rule, Severity, loop_rules
 from server.batching.imports import figures as imports
 from server.batching.schedules import figures as schedules
 from server.batching.tiers import figures as tiers
-from server.batching.tracking import sums as tracking
+from server.batching.tracking import figures as tracking
+from server.batching.tracking import sums
 
 HEAD: Final = "# Made by `make generate` from the server's own rules (scripts/monitoring.py); put it into Prometheus' rule_files.\n"
-OWN: Final = (*imports.RULES, *schedules.RULES, *tiers.RULES, *tracking.RULES)
+OWN: Final = (*imports.RULES, *schedules.RULES, *tiers.RULES, *tracking.RULES, *sums.RULES)
 RUNBOOKS: Final = {
     "imports": "docs/imports.md",
     "schedules": "docs/schedules.md",

@@ -13,7 +13,8 @@ PROCESS = {"process_cpu_seconds_total", "process_resident_memory_bytes", "proces
 
 
 async def told(server: Live) -> set[str]:
-    """The names of all numbers of a running server, those without a value yet included."""
+    """The names of all numbers of a running server, those without a value yet included; loops have numbers once one has turned."""
+    await server.app.panel.loop("bus").run_now()
     text = (await server.ask("GET", "/metrics")).body.decode()
     families = re.findall(r"^# TYPE (\S+) (\S+)$", text, re.M)
     names = {name for name, _ in families}

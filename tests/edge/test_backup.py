@@ -248,6 +248,7 @@ async def test_nobody_waits_for_a_table_while_a_backup_is_taken(place: Place, tm
                 assert turn.detail.get("disturbs") == 1
                 await server.put(event("a"))
                 await server.count("a", scanCount=1, updateId="u")
+            await connection.execute("select pg_advisory_unlock_shared($1)", backup.BACKUP_LOCK)
         finally:
             await connection.close()
         turn = await loop.run_now()
