@@ -561,7 +561,7 @@ async def what_is_held_may_be_more_than_a_message_can_say(world: World) -> None:
     world.proxy.cut()
     look = await world.back(2)
     assert "held" not in world.proxy.said("register")[-1]["resume"]
-    assert (look["recovered"], latest(look)["type"]) == (False, "replace-all")
+    assert (look["recovered"], latest(look)["type"]) == (True, "changes"), "the server remembers"
     assert all_match(look)
 
 
