@@ -48,7 +48,8 @@ async def test_what_happened_meanwhile_is_one_difference_and_nothing_else_is_sen
     await place.put(*spread(4))
     talk, session = await enter(place)
     await cut(place, talk)
-    await place.put(event("new"), {"id": "e0", "title": "Changed"}, {"id": "e0", "title": "Changed again"})
+    new = {**spread(4)[1], "id": "new"}  # Where the one was that goes: nobody's score moves.
+    await place.put(new, {"id": "e0", "title": "Changed"}, {"id": "e0", "title": "Changed again"})
     await place.ask("DELETE", "/events/e1")
     talk, recovered = await back(place, talk, session)
     change = await talk.get("changes")

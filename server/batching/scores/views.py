@@ -117,7 +117,9 @@ class _Round:
         elif sight.claimed is not None:
             held, strangers = self._claimed(columns, tuple(sight.claimed))
         number = self._number(question)
-        key = (number, id(held), sight.kind, sight.threshold, viewer.reasons, sight.claimed is None, strangers)
+        # What is equal is one object where walks have made it so; who comes back together may not have walked together.
+        same = held if sight.kind is Kind.ANSWER else id(held)
+        key = (number, same, sight.kind, sight.threshold, viewer.reasons, sight.claimed is None, strangers)
         group = self._groups.setdefault(key, len(self.members))
         seen = _Seen(sight, epoch, question, number, held, seq, group, strangers)
         if group == len(self.members):
