@@ -246,6 +246,9 @@ export class BatchcastClient {
   #topics = new Set();
   #entered = false;
   #handedOver = null;
+  // The session of that seq, and the newest one told: a session has a name before its first change has come.
+  #handedOverIn = null;
+  #named = null;
   #resyncs = 0;
   #resyncing = null;
   #stale = false;
@@ -694,7 +697,7 @@ export class BatchcastClient {
 
   #resume() {
     if (this.session === null) return undefined;
-    return { session: this.session, held: this.#view.held(), seq: this.#handedOver ?? undefined };
+    return { session: this.#handedOverIn ?? this.session, held: this.#view.held(), seq: this.#handedOver ?? undefined };
   }
 
   /** Subscribe again after a loss; a topic that is refused for good is given up, without costing the others. */
@@ -782,6 +785,7 @@ export class BatchcastClient {
     const message = parsed(data);
     if (message === null) return this.#emit("problem", new Refusal({ code: "bad_json", message: "What came is not a message." }));
     this.#noteClock(message);
+    if (message.type === "registered") this.#named = message.session ?? null;
     if (typeof message.seq === "number") this.#changed(message);
     else if (TOPIC_MESSAGES.has(message.type)) this.#emit("topic", message);
     if (message.ref !== undefined || message.type === "error") this.#answered(message);
@@ -798,6 +802,7 @@ export class BatchcastClient {
     // Only now it works: a server that accepts and then fails must not be asked again without backoff.
     this.state.attempt = 0;
     this.#handedOver = message.seq;
+    this.#handedOverIn = this.#named;
     if (message.ref !== undefined && message.ref === this.#resyncing) this.#resyncing = null;
     if (change.matches) this.#resyncs = 0;
     else if (this.#resyncing === null) this.#diverged();

@@ -230,6 +230,8 @@ class App:
         gauge = self.metrics.gauge
         gauge("viewers", "registered viewers", lambda: len(desk.audience))
         gauge("connections", "open WebSocket connections", lambda: len(self.hub))
+        gauge("sessions_remembered", "ended sessions that may be come back to", lambda: len(desk.sessions))
+        gauge("sessions_remembered_events", "events that they hold", lambda: desk.sessions.events)
         gauge("pending", "events whose popularity waits for a flush", lambda: len(desk.pending))
         gauge("events", "events in memory", self.feed.events)
         gauge("postgres_up", "1 while PostgreSQL answers", lambda: int(database.up))

@@ -242,6 +242,7 @@ class Client:
         self._wait_s = 0.0
         self._why = "this client is closed"
         self._handed_over = 0
+        self._handed_over_in: str | None = None  # The session of that seq: the next has a name before its first change.
         self._resyncs = 0
         self._resync_owed = False
         self._resync_ref: str | None = None
@@ -374,7 +375,7 @@ class Client:
         wishes = {name: value for name, value in self._wishes.items() if value is not None}
         if self.session is None:
             return wishes
-        resume: Message = {"session": self.session, **self.view.said()}
+        resume: Message = {"session": self._handed_over_in or self.session, **self.view.said()}
         if self._handed_over:
             resume["seq"] = self._handed_over
         return {**wishes, "resume": resume}
@@ -517,7 +518,7 @@ class Client:
     def _changed(self, message: Message) -> None:
         change = self.view.apply(message)
         self._changes.append(change)
-        self._handed_over, self._attempt = self.view.seq, 0
+        self._handed_over, self._handed_over_in, self._attempt = self.view.seq, self.session, 0
         if change.matches:
             self._resyncs = 0
         elif self._resync_ref is None or message.get("ref") == self._resync_ref:

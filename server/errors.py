@@ -74,6 +74,7 @@ RESTART: Final = 1012
 TOKEN_EXPIRED: Final = 4001
 FLOODING: Final = 4002
 TOO_SLOW: Final = 4003
+SUPERSEDED: Final = 4004
 
 CLOSES: Final[dict[int, CloseKind]] = {
     NORMAL: CloseKind("the client closed, or asked to", "when it wants to"),
@@ -89,6 +90,7 @@ CLOSES: Final[dict[int, CloseKind]] = {
     TOKEN_EXPIRED: CloseKind("the token of this connection has expired", "yes, with a new token"),
     FLOODING: CloseKind("twice the message limit for ten seconds", "yes, slower"),
     TOO_SLOW: CloseKind("a frame waited longer than SLOW_CLIENT_TIMEOUT_MS", "yes, with backoff"),
+    SUPERSEDED: CloseKind("another connection has come back to this one's session", "yes, with backoff"),
 }
 
 

@@ -46,12 +46,15 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Enter:
-    """Answer `registered`, then a snapshot, or the difference to `held`."""
+    """Answer `registered`, then a snapshot, or the difference to `held`, or to what the former session held.
+
+    `former`: the session's name and the last `seq` that arrived, if the client named one."""
 
     question: Question
     reasons: bool
     held: HeldList | None
     ref: str | None
+    former: tuple[str, int | None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +220,8 @@ def _register(session: Session, message: m.Register, default_limit: int) -> Step
     limit = default_limit if message.max_events is None else message.max_events
     question = Question(message.viewport, message.filters, message.location, session.who.user, limit)
     held = None if message.resume is None else message.resume.held
-    return replace(session, question=question), (Enter(question, message.reasons, held, message.ref),)
+    former = None if message.resume is None else (message.resume.session, message.resume.seq)
+    return replace(session, question=question), (Enter(question, message.reasons, held, message.ref, former),)
 
 
 def _ask(session: Session, question: Question, ref: str | None) -> Step:

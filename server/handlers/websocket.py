@@ -51,6 +51,8 @@ TURN: Final = 32
 """Messages of one connection that are handled before the others have their turn."""
 BACKLOG: Final = 1024
 """Connections the kernel holds until they are accepted; above, they try again by themselves."""
+SHOWN: Final = 8
+"""Characters of a session's name in the log: who knows all of it may come back to it."""
 SEND_BUFFER: Final = 256 * 1024
 """Bytes of a connection that the kernel may hold; a bound that a reader who stalls can't grow."""
 
@@ -185,14 +187,14 @@ class Peer:
         except WireClosed:
             pass  # It waited for its frame to leave; nothing leaves any more.
         except Exception as error:
-            log.error("connection failed", session=self._session.id, exc_info=error)
+            log.error("connection failed", session=self._session.id[:SHOWN], exc_info=error)
             self.close(INTERNAL, "a bug of the server")
 
     async def _leave(self) -> None:
         self._gone = True
         self._deps.hub.remove(self)
         if self._viewer is not None:
-            self._deps.feed.leave(self._viewer)
+            self._deps.feed.lose(self._viewer)
 
     # Reading.
 
@@ -337,14 +339,19 @@ class Peer:
 
     async def _enter(self, effect: s.Enter) -> None:
         feed = self._deps.feed
+        if not self._connection.open:
+            raise WireClosed  # Nothing would be answered, and what is remembered is used once.
+        user = effect.question.user
+        known = None if effect.former is None else feed.come_back(self._viewer, user, *effect.former)
         if self._viewer is None:
             self._viewer = Viewer(self._session.id, effect.question, self.wire)
         self._viewer.question, self._viewer.reasons = effect.question, effect.reasons
+        recovered = effect.held is not None or known is not None
         config = feed.config()
         times = {name: config.pop(name) for name in ("serverTime", "nextBatchAt")}
-        fields = {"session": self._session.id, "recovered": effect.held is not None, "config": config, **times}
+        fields = {"session": self._session.id, "recovered": recovered, "config": config, **times}
         self._answer(s.answer("registered", effect.ref, **fields))
-        await feed.join(self._viewer, effect.held)
+        await feed.join(self._viewer, effect.held, known)
 
     def _watching(self) -> Viewer:
         assert self._viewer is not None, "the session said it was registered"

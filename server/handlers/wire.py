@@ -21,6 +21,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
+from server.errors import SUPERSEDED
 from server.handlers.connection import Connection
 from server.handlers.framing import Payload
 
@@ -51,8 +52,8 @@ class Wire:
 
     @property
     def free(self) -> bool:
-        """Does no frame wait?"""
-        return not self._stuck and self._place == NOWHERE
+        """Does no frame wait? Of a connection that is about to end nothing leaves any more: what was handed over stays true."""
+        return self._connection.open and not self._stuck and self._place == NOWHERE
 
     @property
     def idle(self) -> bool:
@@ -102,6 +103,10 @@ class Wire:
             if self._connection.lost:
                 raise WireClosed
             await self.until_moved()
+
+    def supersede(self) -> None:
+        """Another connection has come back to its session: this one ends."""
+        self._connection.close(SUPERSEDED, "another connection has come back to this session")
 
     async def until_room(self) -> None:
         """Wait until an answer may be added; when the connection is gone there is room for nothing and need of none."""

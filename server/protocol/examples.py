@@ -84,6 +84,7 @@ _STATISTICS: Final = {
     **_TIMES,
     "events": 10_000,
     "framesDeferred": 3,
+    "sessionsRemembered": 12,
     "lastBatchSeconds": 0.065,
     "ready": True,
 }

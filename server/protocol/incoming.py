@@ -17,7 +17,8 @@ from server.protocol.imports import ImportIn
 from server.protocol.values import Detail, Filters, Identifier, Location, Viewport, Whole, Wire
 
 Ref = Annotated[str, StringConstraints(strict=True, max_length=64)]
-Held = Annotated[tuple[tuple[Identifier, Whole], ...], Field(max_length=500)]
+HELD_MOST: Final = 500
+Held = Annotated[tuple[tuple[Identifier, Whole], ...], Field(max_length=HELD_MOST)]
 Token = Annotated[str, StringConstraints(strict=True, max_length=16_384)]
 MAX_EVENTS: Final = 500
 
@@ -249,7 +250,16 @@ def parse(value: object) -> Message:
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        raise refused(error) from None
+        raise _too_many(error) or refused(error) from None
+
+
+def _too_many(error: ValidationError) -> Refused | None:
+    """More is held than can be said: that is answered as any bound is, with the limit."""
+    first = error.errors(include_url=False)[0]
+    if first["type"] != "too_long" or first["loc"][-1] != "held":
+        return None
+    message = f"at most {HELD_MOST} ids in `held`; leave it out and get a snapshot"
+    return Refused(Code.TOO_MANY, message, field=".".join(map(str, first["loc"])), limit=HELD_MOST)
 
 
 def op_of(message: Produced) -> Upsert | Delete | Popularity:

@@ -147,6 +147,7 @@ class Statistics(Times):
     config: Values
     events: Annotated[Counts, Field(description="events in memory")]
     frames_deferred: Annotated[Counts, Field(description="frames of flushes that had to wait for a slow reader")]
+    sessions_remembered: Annotated[Counts, Field(description="sessions whose connection has ended that may be resumed")]
     last_batch_seconds: Annotated[float, Field(ge=0)]
     ready: bool
 

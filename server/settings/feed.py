@@ -50,6 +50,14 @@ class Batching(BaseModel):
     score_threshold: float = setting(
         0.01, "A score that moved by less is not sent (0..1).", group="Batching", ge=0, le=1, allow_inf_nan=False
     )
+    resume_sessions: int = setting(
+        10_000,
+        "Sessions whose connection has ended that are remembered, to answer who comes back with one difference; 0 = none.",
+        group="Batching",
+        ge=0,
+        le=1_000_000,
+    )
+    resume_keep_ms: int = setting(600_000, "How long they are remembered (ms).", group="Batching", ge=1000, le=DAY_MS)
     adaptive_batching: bool = setting(
         False,
         "The interval follows activity between the two bounds below; BATCH_INTERVAL_MS is where it begins.",

@@ -341,6 +341,22 @@ async def cut_again_and_again_it_comes_back(world: World) -> None:
         await world.is_true()
 
 
+async def a_session_is_named_with_the_seq_that_came_in_it(world: World) -> None:
+    """The second connection has a name, and breaks before its first change: what is held is still the first one's."""
+    await world.place.put(*spread(3))
+    await world.opened()
+    world.proxy.edit = lambda message: [] if "seq" in message else [message]
+    world.proxy.cut()
+    await world.see(lambda look: look["recovered"], "the second one has been named")
+    world.proxy.edit = unchanged
+    world.proxy.cut()
+    look = await world.back(3)
+    first, second, _ = (message["session"] for message in world.proxy.passed if message["type"] == "registered")
+    resume = world.proxy.said("register")[-1]["resume"]
+    assert (resume["session"], resume["seq"]) == (first, 1) != (second, 1)
+    assert all_match(look)
+
+
 async def a_cut_in_the_handshake_or_the_registration_is_tried_again(world: World) -> None:
     world.proxy.shut()
     await world.driver.open(world.proxy.url, **world.question)
@@ -389,6 +405,7 @@ COMING_BACK = (
     (3000, "of tomorrow"),
     (4002, "twice the message limit"),
     (4003, "a frame waited too long"),
+    (4004, "another connection has come back to this session"),
 )
 
 
@@ -561,7 +578,7 @@ async def what_is_held_may_be_more_than_a_message_can_say(world: World) -> None:
     world.proxy.cut()
     look = await world.back(2)
     assert "held" not in world.proxy.said("register")[-1]["resume"]
-    assert (look["recovered"], latest(look)["type"]) == (False, "replace-all")
+    assert (look["recovered"], latest(look)["type"]) == (True, "changes"), "the server remembers"
     assert all_match(look)
 
 
@@ -582,6 +599,7 @@ TABLE: tuple[Callable[[World], Awaitable[None]], ...] = (
     a_restarted_server_is_resumed_with_what_is_held,
     a_connection_cut_in_the_middle_of_a_frame_is_resumed,
     cut_again_and_again_it_comes_back,
+    a_session_is_named_with_the_seq_that_came_in_it,
     a_cut_in_the_handshake_or_the_registration_is_tried_again,
     a_slow_start_is_waited_for,
     a_connection_that_died_silently_is_made_anew,

@@ -177,6 +177,26 @@ async def test_a_lost_connection_resumes_with_what_is_held() -> None:
         assert c.registered["recovered"] is True
 
 
+async def test_a_session_is_named_with_the_seq_that_came_in_it() -> None:
+    """The second connection breaks between its name and its first change: what is held is still the first one's."""
+
+    async def script(visit: Visit) -> None:
+        visit.registration = await visit.get("register")
+        named = {"type": "registered", "session": f"s{visit.number}", "recovered": False}
+        await visit.say(named, ref=visit.registration["ref"])
+        if visit.number == 1:
+            await visit.say(snapshot(event("a")))
+        if visit.number == 3:
+            assert visit.registration["resume"] == {"session": "s1", "seq": 1, "held": [["a", 1]]}
+            await visit.say({**batch(1, creates=[event("b")]), "type": "changes"})
+        else:
+            visit.socket.transport.abort()
+
+    async with speaking(script) as url, client(url) as c:
+        assert (await c.next_change(20)).matches
+        assert (set(c.events), c.connections, c.session) == ({"a", "b"}, 3, "s3")
+
+
 async def test_a_restarting_server_names_the_wait() -> None:
     async def script(visit: Visit) -> None:
         await visit.register(event(f"v{visit.number}"))

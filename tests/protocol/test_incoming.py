@@ -100,8 +100,8 @@ BAD: list[tuple[dict[str, Any], Code, str]] = [
     ({**REGISTER, "token": 5}, Code.BAD_MESSAGE, "token"),
     ({**REGISTER, "resume": {}}, Code.BAD_MESSAGE, "resume.session"),
     ({**REGISTER, "resume": {"session": "s", "seq": "1"}}, Code.BAD_MESSAGE, "resume.seq"),
-    ({**REGISTER, "resume": {"session": "s", "held": [["a", 1]] * 501}}, Code.BAD_MESSAGE, "resume.held"),
-    ({"type": "resync", "held": [["a", 1]] * 501}, Code.BAD_MESSAGE, "held"),
+    ({**REGISTER, "resume": {"session": "s", "held": [["a", 1]] * 501}}, Code.TOO_MANY, "resume.held"),
+    ({"type": "resync", "held": [["a", 1]] * 501}, Code.TOO_MANY, "held"),
     ({"type": "resync", "held": [["a", "1"]]}, Code.BAD_MESSAGE, "held.0.1"),
     ({"type": "resync", "held": [["a"]]}, Code.BAD_MESSAGE, "held.0.1"),
     ({"type": "resync", "held": {"a": 1}}, Code.BAD_MESSAGE, "held"),
@@ -128,7 +128,7 @@ BAD: list[tuple[dict[str, Any], Code, str]] = [
 def test_a_bad_message_has_the_code_and_field_of_its_bad_place(value: dict[str, Any], code: Code, field: str) -> None:
     error = refusal(value)
     assert (error.code, error.field) == (code, field)
-    assert error.message and not error.retry
+    assert error.message and error.retry == (code is Code.TOO_MANY)
 
 
 def test_of_the_words_viewport_and_filters_only_the_places_count() -> None:

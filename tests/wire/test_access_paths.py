@@ -100,11 +100,17 @@ async def resume_with_held(place: Live, who: str | None) -> object:
 
 
 async def resume_of_another_session(place: Live, who: str | None) -> object:
+    """Carla's; she herself is told what has changed since, everybody else as much as without it."""
     carla = await place.talk(sub="carla")
     session = (await carla.ask("register", viewport=BERLIN))["session"]
+    await carla.get("replace-all")
     await carla.socket.close()
+    await place.put({"id": "secret", "description": f"resumed by {who}"})
     talk = await place.talk(sub=who)
-    await talk.ask("register", viewport=BERLIN, resume={"session": session, "seq": 1})
+    if who == "carla":
+        talk.view.events, talk.view._sum = carla.view.events, carla.view._sum
+    registered = await talk.ask("register", viewport=BERLIN, resume={"session": session, "seq": 1})
+    assert registered["recovered"] is (who == "carla")
     return await seen(talk)
 
 

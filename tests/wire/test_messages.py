@@ -49,7 +49,7 @@ BAD: list[tuple[Any, str, str | None]] = [
     ({"type": "register", "viewport": BERLIN, "resume": {}}, "bad_message", "resume.session"),
     (
         {"type": "register", "viewport": BERLIN, "resume": {"session": "s", "held": [["a", 1]] * 501}},
-        "bad_message",
+        "too_many",
         "resume.held",
     ),
     ({"type": "viewport-update", "viewport": {**BERLIN, "east": 181}}, "bad_viewport", "viewport.east"),
@@ -62,7 +62,7 @@ BAD: list[tuple[Any, str, str | None]] = [
     ({"type": "filters-update", "filters": []}, "not_registered", None),
     ({"type": "unregister"}, "not_registered", None),
     ({"type": "resync"}, "not_registered", None),
-    ({"type": "resync", "held": [["a", 1]] * 501}, "bad_message", "held"),
+    ({"type": "resync", "held": [["a", 1]] * 501}, "too_many", "held"),
     ({"type": "explain", "eventId": "a"}, "not_registered", None),
     ({"type": "explain"}, "bad_message", "eventId"),
     ({"type": "event-upsert", "event": {"id": "a"}}, "unauthorized", None),

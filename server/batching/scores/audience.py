@@ -47,6 +47,9 @@ class Outlet(Protocol):
     async def until_free(self) -> None:
         """Wait until a frame may be handed over; raises when the connection is gone."""
 
+    def supersede(self) -> None:
+        """Another connection has come back to its session: this one ends."""
+
 
 class Owed(IntEnum):
     """What a viewer missed while a frame of it waited; the greater covers the smaller."""
@@ -113,6 +116,11 @@ class Viewer:
         self.held = NOTHING
         self.digest = 0
         self.last = -1
+        self.epoch += 1
+
+    def hold(self, held: Held) -> None:
+        """This is what its other end holds already, from an earlier connection."""
+        self.held = held
         self.epoch += 1
 
     def owe(self, what: Owed) -> None:

@@ -6,7 +6,7 @@
   drift      only while batching is off: sends what time has moved
   catch-up   woken when a waiting frame has drained: one difference for all that its viewer missed
   adapt      only with ADAPTIVE_BATCHING: the flush's interval follows activity (adaptive.py)
-  forget     events that are gone and held by nobody give their slots back
+  forget     events that are gone and held by nobody give their slots back; sessions that ended too long ago are forgotten
   expire     leader only: events that ended a day ago become EXPIRED, old EXPIRED ones are removed
   tidy       leader only: hourly partitions of remembered updates are made ahead and dropped when old
 
@@ -231,10 +231,11 @@ class Turns:
         return Turn(len(outcomes), len(outcomes), more=more, detail={"expired": len(ended), "removed": len(old)})
 
     async def forget(self, occasion: Occasion) -> Turn:
-        """Events that are gone and that no viewer holds any more: their slots may be used again."""
+        """Events that are gone and that nobody holds any more, here or remembered: their slots may be used again."""
+        self.desk.sessions.expire(self.clock.monotonic())
         if self.engine.drawing:
             return Turn(more=False)  # a draft under way may still make somebody hold one
-        held = records(v.held for v in self.desk.audience)["slot"]
+        held = records([*(v.held for v in self.desk.audience), *self.desk.sessions.held()])["slot"]
         freed = await self.engine.ask(lambda lookout: lookout.columns.forget(held))
         return Turn(freed, freed)
 

@@ -18,6 +18,7 @@ from server.batching.scores.engine import Engine
 from server.batching.scores.loading import Page
 from server.batching.scores.lookout import Lookout
 from server.batching.scores.plan import Counted, Gone, Settled
+from server.batching.scores.remembered import Sessions
 from server.core.event import Event
 
 
@@ -39,6 +40,8 @@ class Desk:
     threshold: float
     tunables: Tunables
     audience: Audience = field(default_factory=Audience)
+    sessions: Sessions = field(default_factory=Sessions)
+    """Who looks by name, and who has looked."""
     pending: dict[str, None] = field(default_factory=dict)
     """Events whose stored counters are not published yet, oldest first."""
     urgent: set[str] = field(default_factory=set)

@@ -23,7 +23,7 @@ from server.batching.panel import Panel
 from server.batching.parts import Lead
 from server.batching.scores import kernel, store
 from server.batching.scores.adaptive import Bounds
-from server.batching.scores.audience import Owed, Viewer
+from server.batching.scores.audience import Held, Owed, Viewer
 from server.batching.scores.batch import Pace, Statistics, Turns
 from server.batching.scores.columns import Columns
 from server.batching.scores.desk import Desk, Tunables
@@ -34,6 +34,7 @@ from server.batching.scores.lookout import Lookout
 from server.batching.scores.plan import Asked, Row
 from server.batching.scores.question import Question, Window
 from server.batching.scores.ranking import Rules
+from server.batching.scores.remembered import Sessions
 from server.batching.scores.score import HOUR_MS, Weights
 from server.batching.scores.store import Search
 from server.batching.scores.views import Kind, Sight, deliver
@@ -88,6 +89,7 @@ class Feed:
         rules = rules_of(settings)
         self._engine = Engine(Lookout(Columns(), rules), clock, threaded=threaded)
         self.desk = Desk(self._engine, settings.score_threshold, tunables_of(settings))
+        self.desk.sessions = Sessions(settings.resume_sessions, settings.resume_keep_ms / 1000)
         growth = settings.adaptive_growth if settings.adaptive_batching else 0.0
         self._writer = Writer(db, clock, self.desk, settings.ingest_queue_rows, growth)
         self._turns = Turns(
@@ -237,14 +239,37 @@ class Feed:
 
     # Viewers.
 
-    async def join(self, viewer: Viewer, held: Sequence[tuple[str, int]] | None = None) -> None:
-        """Start (or start again) with a viewer: a snapshot, or the difference to what it says it holds."""
+    async def join(
+        self, viewer: Viewer, held: Sequence[tuple[str, int]] | None = None, known: Held | None = None
+    ) -> None:
+        """Start (or start again) with a viewer: a snapshot, or the difference to what it says it holds, or is known to."""
         self.desk.audience.add(viewer)
-        await self.resync(viewer, held, None)
+        self.desk.sessions.enter(viewer)
+        if held is None and known is not None:
+            viewer.hold(known)
+            await self._show(Sight(viewer, Kind.ANSWER, self.desk.threshold))
+        else:
+            await self.resync(viewer, held, None)
+
+    def come_back(self, asking: Viewer | None, user: str | None, session: str, seq: int | None) -> Held | None:
+        """What this user holds of an earlier session, None when that is not known; a connection left standing is ended.
+
+        What is answered must be joined with at once: until somebody holds it, its slots may be given to other events."""
+        former = self.desk.sessions.take(session, user, seq, self._clock.monotonic())
+        if former.viewer is not None and former.viewer is not asking:
+            self.leave(former.viewer)
+            former.viewer.outlet.supersede()
+        return former.held
+
+    def lose(self, viewer: Viewer) -> None:
+        """Its connection has ended: send nothing more, and remember what it was handed."""
+        self.desk.sessions.keep(viewer, self._clock.monotonic())
+        self.leave(viewer)
 
     def leave(self, viewer: Viewer) -> None:
         """Send nothing more."""
         self.desk.audience.remove(viewer)
+        self.desk.sessions.leave(viewer)
         viewer.forget()
         viewer.owed = Owed.NOTHING
 
@@ -318,6 +343,7 @@ class Feed:
             "engine": "compiled" if kernel.NUMBA else "numpy",
             "adaptive": None if pace is None else said_of(pace),
             "framesDeferred": s.deferred,
+            "sessionsRemembered": len(self.desk.sessions),
             "lastBatchSeconds": round(s.last_seconds, 6),
             "ready": self.ready,
         }

@@ -105,6 +105,7 @@ class _Round:
     """The first sight of each group."""
     _numbers: dict[Question | int, int] = field(default_factory=dict)
     _groups: dict[tuple[object, ...], int] = field(default_factory=dict)
+    _claims: dict[tuple[tuple[str, int], ...], tuple[Held, tuple[str, ...]]] = field(default_factory=dict)
 
     def add(self, sight: Sight, columns: Columns) -> None:
         """Take one more sight in."""
@@ -114,14 +115,23 @@ class _Round:
         if sight.kind is Kind.SNAPSHOT:
             held = NOTHING
         elif sight.claimed is not None:
-            held, strangers = claims(columns, sight.claimed)
+            held, strangers = self._claimed(columns, tuple(sight.claimed))
         number = self._number(question)
-        key = (number, id(held), sight.kind, sight.threshold, viewer.reasons, len(strangers))
+        # What is equal is one object where walks have made it so; who comes back together may not have walked together.
+        same = held if sight.kind is Kind.ANSWER else id(held)
+        key = (number, same, sight.kind, sight.threshold, viewer.reasons, sight.claimed is None, strangers)
         group = self._groups.setdefault(key, len(self.members))
         seen = _Seen(sight, epoch, question, number, held, seq, group, strangers)
         if group == len(self.members):
             self.members.append(seen)
         self.seen.append(seen)
+
+    def _claimed(self, columns: Columns, said: tuple[tuple[str, int], ...]) -> tuple[Held, tuple[str, ...]]:
+        """Equal claims are read once and are one object: after a cut many say the same, and then they share the rest too."""
+        known = self._claims.get(said)
+        if known is None:
+            known = self._claims[said] = claims(columns, said)
+        return known
 
     def _number(self, question: Question) -> int:
         """Questions are interned as long as viewers ask them: mostly it is the same object, and its hash is not needed."""

@@ -105,6 +105,7 @@ export class BatchcastClient {
   #refs = 0;
   #seq = 0;
   #handedOver = null;
+  #handedOverIn = null;
   #digest = new Digest();
   #timer = null;
   #quiet = null;
@@ -292,7 +293,7 @@ export class BatchcastClient {
 
   async #register() {
     const { maxEvents, location, fields, reasons, minIntervalMs, maxBytesPerBatch } = this.#options;
-    const resume = this.session ? { session: this.session, held: this.#held() } : undefined;
+    const resume = this.session ? { session: this.#handedOverIn ?? this.session, held: this.#held() } : undefined;
     if (resume && this.#handedOver !== null) resume.seq = this.#handedOver;
     const message = { type: "register", viewport: this.#viewport, filters: this.#filters, maxEvents, location, fields, reasons };
     const answer = await this.request({ ...message, minIntervalMs, maxBytesPerBatch, resume });
@@ -408,6 +409,7 @@ export class BatchcastClient {
     // Only now it works: a server that accepts and then fails must not be asked again without backoff.
     this.state.attempt = 0;
     this.#handedOver = message.seq;
+    this.#handedOverIn = this.session;
     const { creates, updates, deletes, reasons, anew } = readChange(message, this.events);
     const before = this.#apply(creates, updates, deletes);
     this.#check(message, { anew, creates, updates, deletes, before });
