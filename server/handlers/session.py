@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
+from server.batching.scores.budget import PLAIN, Budget
 from server.batching.scores.question import Question
 from server.core.event import Op
 from server.core.identity import ANONYMOUS, Identity
@@ -52,6 +53,7 @@ class Enter:
     reasons: bool
     held: HeldList | None
     ref: str | None
+    budget: Budget = PLAIN
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +219,13 @@ def _register(session: Session, message: m.Register, default_limit: int) -> Step
     limit = default_limit if message.max_events is None else message.max_events
     question = Question(message.viewport, message.filters, message.location, session.who.user, limit)
     held = None if message.resume is None else message.resume.held
-    return replace(session, question=question), (Enter(question, message.reasons, held, message.ref),)
+    entered = Enter(question, message.reasons, held, message.ref, _budget(message))
+    return replace(session, question=question), (entered,)
+
+
+def _budget(message: m.Register) -> Budget:
+    least_ms, most_bytes = message.min_interval_ms, message.max_bytes_per_batch
+    return Budget.asked(delta=message.fields == "delta", min_interval_ms=least_ms, max_bytes=most_bytes)
 
 
 def _ask(session: Session, question: Question, ref: str | None) -> Step:

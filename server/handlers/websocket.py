@@ -339,7 +339,8 @@ class Peer:
         feed = self._deps.feed
         if self._viewer is None:
             self._viewer = Viewer(self._session.id, effect.question, self.wire)
-        self._viewer.question, self._viewer.reasons = effect.question, effect.reasons
+        self._viewer.budget, self._viewer.reasons = effect.budget, effect.reasons
+        self._viewer.question = effect.question  # Last: it makes drafts under way stale.
         config = feed.config()
         times = {name: config.pop(name) for name in ("serverTime", "nextBatchAt")}
         fields = {"session": self._session.id, "recovered": effect.held is not None, "config": config, **times}

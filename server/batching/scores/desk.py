@@ -17,6 +17,7 @@ from server.batching.scores.columns import Columns
 from server.batching.scores.engine import Engine
 from server.batching.scores.loading import Page
 from server.batching.scores.lookout import Lookout
+from server.batching.scores.pacing import Pacing
 from server.batching.scores.plan import Counted, Gone, Settled
 from server.core.event import Event
 
@@ -38,6 +39,7 @@ class Desk:
     engine: Engine
     threshold: float
     tunables: Tunables
+    pacing: Pacing
     audience: Audience = field(default_factory=Audience)
     pending: dict[str, None] = field(default_factory=dict)
     """Events whose stored counters are not published yet, oldest first."""

@@ -31,12 +31,13 @@ from server.batching.scores.engine import Engine
 from server.batching.scores.explain import explain
 from server.batching.scores.ingest import Writer
 from server.batching.scores.lookout import Lookout
+from server.batching.scores.pacing import Pacing
 from server.batching.scores.plan import Asked, Row
 from server.batching.scores.question import Question, Window
 from server.batching.scores.ranking import Rules
 from server.batching.scores.score import HOUR_MS, Weights
 from server.batching.scores.store import Search
-from server.batching.scores.views import Kind, Sight, deliver
+from server.batching.scores.views import Kind, Sight
 from server.core.event import Accepted, Op, Outcome, Rejected, visible_to
 from server.core.identity import Identity
 from server.edge.bus import Bus, Envelope
@@ -87,7 +88,7 @@ class Feed:
         self._bus = bus
         rules = rules_of(settings)
         self._engine = Engine(Lookout(Columns(), rules), clock, threaded=threaded)
-        self.desk = Desk(self._engine, settings.score_threshold, tunables_of(settings))
+        self.desk = Desk(self._engine, settings.score_threshold, tunables_of(settings), Pacing(clock))
         growth = settings.adaptive_growth if settings.adaptive_batching else 0.0
         self._writer = Writer(db, clock, self.desk, settings.ingest_queue_rows, growth)
         self._turns = Turns(
@@ -144,6 +145,7 @@ class Feed:
         )
         self._flush = self._panel.add(flush, last_turn=True)
         self._writer.wake = wake("ingest")
+        self.desk.pacing.wake = wake("catch-up")
         self.desk.noticed = self._noticed
 
     async def load(self) -> int:
@@ -245,6 +247,7 @@ class Feed:
     def leave(self, viewer: Viewer) -> None:
         """Send nothing more."""
         self.desk.audience.remove(viewer)
+        self.desk.pacing.forget(viewer)
         viewer.forget()
         viewer.owed = Owed.NOTHING
 
@@ -274,7 +277,7 @@ class Feed:
                 await viewer.outlet.until_free()
                 with self._engine.drawn():
                     (draft,) = await self._engine.see([sight])
-                    if viewer.outlet.free and deliver(draft) is not None:
+                    if viewer.outlet.free and self.desk.pacing.deliver(draft) is not None:
                         return
         finally:
             viewer.expecting = False
@@ -319,6 +322,7 @@ class Feed:
             "adaptive": None if pace is None else said_of(pace),
             "framesDeferred": s.deferred,
             "lastBatchSeconds": round(s.last_seconds, 6),
+            "savings": self.desk.pacing.savings.said(),
             "ready": self.ready,
         }
 
