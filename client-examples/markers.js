@@ -63,7 +63,8 @@ export class Markers {
 
   #changed({ creates, updates, deletes, reasons, before }) {
     for (const id of deletes) this.#leave(id, reasons[id]);
-    for (const event of [...creates, ...updates]) this.#put(event, before.get(event.id));
+    // With `fields: "delta"` an update may be a part of its event.
+    for (const event of [...creates, ...updates]) this.#put({ ...before.get(event.id), ...event }, before.get(event.id));
   }
 
   #leave(id, reason) {

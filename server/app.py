@@ -240,6 +240,7 @@ class App:
         self.metrics.counter(
             "hints_dropped", "topic messages for which there was no room", lambda: self.hub.hints_dropped
         )
+        self.metrics.counters("saved", "what viewers were not sent, by what it is", "what", desk.pacing.savings.counts)
         gauge("leader", "1 on the node that leads", lambda: int(self.leadership.leads()))
         self.metrics.gauges(
             "alert_open",

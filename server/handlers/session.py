@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
+from server.batching.scores.budget import PLAIN, Budget
 from server.batching.scores.question import Question
 from server.core.event import Op
 from server.core.identity import ANONYMOUS, Identity
@@ -55,6 +56,7 @@ class Enter:
     held: HeldList | None
     ref: str | None
     former: tuple[str, int | None] | None = None
+    budget: Budget = PLAIN
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +223,13 @@ def _register(session: Session, message: m.Register, default_limit: int) -> Step
     question = Question(message.viewport, message.filters, message.location, session.who.user, limit)
     held = None if message.resume is None else message.resume.held
     former = None if message.resume is None else (message.resume.session, message.resume.seq)
-    return replace(session, question=question), (Enter(question, message.reasons, held, message.ref, former),)
+    entered = Enter(question, message.reasons, held, message.ref, former, _budget(message))
+    return replace(session, question=question), (entered,)
+
+
+def _budget(message: m.Register) -> Budget:
+    least_ms, most_bytes = message.min_interval_ms, message.max_bytes_per_batch
+    return Budget.asked(delta=message.fields == "delta", min_interval_ms=least_ms, max_bytes=most_bytes)
 
 
 def _ask(session: Session, question: Question, ref: str | None) -> Step:

@@ -62,12 +62,20 @@ _JAZZ: Final = {
     "version": 4790,
     "relevanceScore": 0.6,
 }
+_LAKE_RUN: Final = {
+    "id": "lake-run",
+    "version": 4812,
+    "scanCount": 31,
+    "saveCount": 0,
+    "rsvpCount": 9,
+    "relevanceScore": 0.8,
+}
 _CLUSTERS: Final = [
     {"cell": "u33d", "location": {"latitude": 52.51, "longitude": 13.4}, "count": 214, "topEventId": "night-market"}
 ]
 _UPDATES: Final = {
     "creates": [_MARKET],
-    "updates": [_JAZZ, {"id": "lake-run", "version": 4812, "rsvpCount": 9, "relevanceScore": 0.8}],
+    "updates": [_JAZZ, _LAKE_RUN],
     "deletes": ["book-fair"],
     "reasons": {"book-fair": "ended"},
 }
@@ -86,6 +94,13 @@ _STATISTICS: Final = {
     "framesDeferred": 3,
     "sessionsRemembered": 12,
     "lastBatchSeconds": 0.065,
+    "savings": {
+        "threshold": {"updatesWithheld": 810_213},
+        "delta": {"bytes": 11_905_120},
+        "minInterval": {"messagesMerged": 2017},
+        "maxBytes": {"eventsCarried": 388},
+        "sharing": {"framesShared": 9216},
+    },
     "ready": True,
 }
 _SAID: Final = {"timestamp": "2026-05-01T16:00:00.000Z", "clusters": _CLUSTERS}

@@ -57,16 +57,16 @@ class Register(Request):
     location: Location | None = Field(
         default=None, description="where distances are measured from; else the viewport's centre"
     )
-    fields: Detail = Field(default="full", description="delta: updates may carry only what changed")
+    fields: Detail = Field(default="full", description="delta: updates carry only what changed")
     reasons: Annotated[bool, Field(strict=True)] = Field(default=False, description="say why events leave the view")
     clusters: Annotated[bool, Field(strict=True)] = Field(
         default=False, description="also count what is in view but not shown"
     )
     min_interval_ms: Annotated[int, Field(strict=True, ge=0, le=86_400_000)] | None = Field(
-        default=None, description="no batch sooner than this after the last"
+        default=None, description="no change that was not asked for sooner than this after the last one"
     )
     max_bytes_per_batch: Annotated[int, Field(strict=True, ge=1024, le=1 << 30)] | None = Field(
-        default=None, description="a batch that is larger sends the best first, the rest with the next"
+        default=None, description="a message that would be larger brings the best first; the rest follows"
     )
     resume: Resume | None = None
 

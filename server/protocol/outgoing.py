@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final, Literal, TypeAlias
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
 from server.core.event import Priority, Status
 from server.errors import Code
@@ -71,11 +71,17 @@ class EventOut(Wire):
 
 
 class ChangedFields(Wire):
-    """What changed of an event that the client holds, when it registered with `fields: delta`; laid over what it holds."""
+    """What changed of an event that the client holds, when it registered with `fields: delta`; laid over what it holds.
 
-    model_config = ConfigDict(extra="allow")
+    Without counters: the version that is held, with another score. With them: nothing else but the score has changed since.
+    """
+
     id: Identifier
     version: Version
+    scan_count: Counter = maybe()
+    save_count: Counter = maybe()
+    rsvp_count: Counter = maybe()
+    relevance_score: Score
 
 
 class Updates(Wire):
@@ -133,6 +139,46 @@ class Times(Wire):
     next_batch_at: NextBatch
 
 
+class Withheld(Wire):
+    """By SCORE_THRESHOLD."""
+
+    updates_withheld: Annotated[Counts, Field(description="scores of events in view that had moved by less")]
+
+
+class Spared(Wire):
+    """By `fields: delta`."""
+
+    bytes: Annotated[Counts, Field(description="of updates, before compression")]
+
+
+class Merged(Wire):
+    """By `minIntervalMs`."""
+
+    messages_merged: Annotated[Counts, Field(description="that went with another one, once the interval was over")]
+
+
+class Carried(Wire):
+    """By `maxBytesPerBatch`."""
+
+    events_carried: Annotated[Counts, Field(description="creates and updates that came with a later message")]
+
+
+class Shared(Wire):
+    """By viewers that ask the same and hold the same."""
+
+    frames_shared: Annotated[Counts, Field(description="frames that were put together once for several")]
+
+
+class Savings(Wire):
+    """What was not sent, or not made, since the process started."""
+
+    threshold: Withheld
+    delta: Spared
+    min_interval: Merged
+    max_bytes: Carried
+    sharing: Shared
+
+
 class Statistics(Times):
     """The batch statistics since the process started."""
 
@@ -149,6 +195,7 @@ class Statistics(Times):
     frames_deferred: Annotated[Counts, Field(description="frames of flushes that had to wait for a slow reader")]
     sessions_remembered: Annotated[Counts, Field(description="sessions whose connection has ended that may be resumed")]
     last_batch_seconds: Annotated[float, Field(ge=0)]
+    savings: Savings
     ready: bool
 
 
@@ -158,7 +205,10 @@ class Flushed(Wire):
     taken: Counts
     done: Counts
     failed: Counts
-    deferred: Annotated[Counts, Field(description="viewers whose frame waits until they have read the one before")]
+    deferred: Annotated[
+        Counts,
+        Field(description="viewers whose frame waits: for the one before to be read, or for their minIntervalMs"),
+    ]
     seconds: Annotated[float, Field(ge=0)]
 
 

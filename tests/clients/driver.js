@@ -58,6 +58,7 @@ function look() {
     reason: client.state.reason,
     ranked: ids(ranked),
     held: Object.fromEntries(ranked.map(({ id, version }) => [id, version])),
+    titles: Object.fromEntries(ranked.map(({ id, title }) => [id, title ?? null])),
     scores: Object.fromEntries(ranked.map(({ id, relevanceScore }) => [id, relevanceScore])),
     digest: client.digest,
     seq: client.seq,

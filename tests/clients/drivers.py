@@ -67,6 +67,7 @@ async def seen(driver: Driver, fact: Callable[[Look], object], what: str) -> Loo
 
 # --- Python ---
 
+BUDGET = ("minIntervalMs", "maxBytesPerBatch")
 OPTIONS = {"maxEvents": "max_events", "quietMs": "quiet_s", "pulseMs": "pulse_s"}
 
 
@@ -82,8 +83,9 @@ class Python:
 
     async def open(self, url: str, **options: Any) -> None:
         tokens = options.pop("tokens", None)
+        budget = {name: options.pop(name) for name in BUDGET if name in options}
         options |= {name: value / 1000 for name, value in options.items() if name.endswith("Ms")}
-        named = {OPTIONS.get(name, name): value for name, value in options.items()}
+        named = {OPTIONS.get(name, name): value for name, value in options.items()} | {"options": budget}
         if tokens is not None:
             named["token"] = self._hook(list(tokens))
         named.setdefault("viewport", (-180, -85, 180, 85))
@@ -150,6 +152,7 @@ class Python:
             "ranked": [event["id"] for event in ranked],
             "held": {event["id"]: event["version"] for event in ranked},
             "scores": {event["id"]: event["relevanceScore"] for event in ranked},
+            "titles": {event["id"]: event.get("title") for event in ranked},
             "digest": client.digest,
             "seq": client.view.seq,
             "session": client.session,

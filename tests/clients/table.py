@@ -8,6 +8,7 @@ the scene only drives and looks at. `World` is what a scene plays in. What must 
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -192,6 +193,32 @@ async def of_many_pans_at_once_the_last_one_counts(world: World) -> None:
     await asyncio.gather(*(world.driver.turn("viewport", box) for box in [*boxes, PARIS]))
     world.question = {"viewport": PARIS}
     assert all_match(await world.see(lambda look: look["ranked"] == ["louvre"], "Paris"))
+
+
+async def changed_fields_are_laid_over_what_is_held(world: World) -> None:
+    await world.place.put(*spread(4))
+    before = (await world.opened(fields="delta"))["held"]
+    await world.place.count("e2", rsvpCount=3, saveCount=5)
+    await world.place.force()
+    look = await world.see(lambda look: look["held"]["e2"] > before["e2"], "the batch has arrived")
+    (batch,) = [message for message in world.proxy.passed if message["type"] == "batch-update"]
+    updates = {one["id"]: set(one) for one in batch["updates"]["updates"]}
+    assert updates["e2"] == {"id", "version", "scanCount", "saveCount", "rsvpCount", "relevanceScore"}
+    assert updates["e0"] == {"id", "version", "relevanceScore"}, "it fell behind the other"
+    assert look["titles"] == {f"e{number}": f"Title of e{number}" for number in range(4)}
+    await world.place.put({"id": "e2", "title": "another"})
+    look = await world.see(lambda look: look["titles"]["e2"] == "another", "a new title")
+    assert all_match(look)
+
+
+async def what_a_budget_left_out_follows_until_all_is_held(world: World) -> None:
+    await world.place.put(*spread(12, description="x" * 100))
+    await world.opened(maxBytesPerBatch=4096)
+    look = await world.see(lambda look: len(look["held"]) == 12, "all of it has come")
+    frames = [message for message in world.proxy.passed if "digest" in message]
+    assert 1 < len(frames) < 5
+    assert all(len(json.dumps(message, separators=(",", ":"))) <= 4096 for message in frames)
+    assert all_match(look)
 
 
 async def filters_leave_what_they_ask_for(world: World) -> None:
@@ -588,6 +615,8 @@ TABLE: tuple[Callable[[World], Awaitable[None]], ...] = (
     a_batch_is_one_change_with_everything_that_moved,
     a_pan_brings_what_enters_and_says_why_the_rest_leaves,
     of_many_pans_at_once_the_last_one_counts,
+    changed_fields_are_laid_over_what_is_held,
+    what_a_budget_left_out_follows_until_all_is_held,
     filters_leave_what_they_ask_for,
     a_message_that_never_came_is_noticed_and_mended,
     a_gap_in_seq_alone_is_noticed,

@@ -15,6 +15,7 @@ from typing import Final, Protocol, TypeAlias
 
 import numpy as np
 
+from server.batching.scores.budget import NO_AGES, PLAIN, Ages, Budget
 from server.batching.scores.frame import Frame
 from server.batching.scores.kernel import HELD, Records
 from server.batching.scores.question import Question
@@ -64,6 +65,8 @@ class Viewer:
 
     __slots__ = (
         "_question",
+        "ages",
+        "budget",
         "digest",
         "epoch",
         "expecting",
@@ -72,6 +75,7 @@ class Viewer:
         "outlet",
         "owed",
         "reasons",
+        "resting",
         "seq",
         "session",
     )
@@ -81,6 +85,11 @@ class Viewer:
         self._question = question
         self.outlet = outlet
         self.reasons = reasons
+        self.budget: Budget = PLAIN
+        self.ages: Ages = NO_AGES
+        """What a bound on bytes has left out of its messages so far; then the rest is owed."""
+        self.resting = False
+        """Its budget wants a pause after the last message (pacing.py): what falls due meanwhile is owed."""
         self.held = NOTHING
         self.digest = 0
         self.seq = 0
@@ -94,7 +103,7 @@ class Viewer:
     @property
     def free(self) -> bool:
         """May a frame be made for it that nobody waits for?"""
-        return not self.expecting and self.outlet.free
+        return not self.expecting and not self.resting and self.outlet.free
 
     def expect(self) -> None:
         """An answer is being made; drafts under way are stale."""
@@ -116,6 +125,7 @@ class Viewer:
         self.held = NOTHING
         self.digest = 0
         self.last = -1
+        self.ages = NO_AGES
         self.epoch += 1
 
     def hold(self, held: Held) -> None:

@@ -4,7 +4,7 @@
   immediate  woken by the writer: who is touched by what was published since is told at once
   urgent     woken by `priority: high`: publishes those counters, then wakes immediate
   drift      only while batching is off: sends what time has moved
-  catch-up   woken when a waiting frame has drained: one difference for all that its viewer missed
+  catch-up   woken when a waiting frame has drained or a rest is over: one difference for all that its viewer missed
   adapt      only with ADAPTIVE_BATCHING: the flush's interval follows activity (adaptive.py)
   forget     events that are gone and held by nobody give their slots back; sessions that ended too long ago are forgotten
   expire     leader only: events that ended a day ago become EXPIRED, old EXPIRED ones are removed
@@ -19,6 +19,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Final
 
 import asyncpg
@@ -33,7 +34,7 @@ from server.batching.scores.desk import Desk
 from server.batching.scores.engine import Engine
 from server.batching.scores.ingest import Writer
 from server.batching.scores.plan import Asked
-from server.batching.scores.views import Draft, Kind, Sight, deliver
+from server.batching.scores.views import Draft, Kind, Sight
 from server.core.event import Delete, Outcome, Upsert
 from server.core.identity import Identity
 from server.edge.backup import undisturbed
@@ -189,14 +190,19 @@ class Turns:
         return Turn(detail={"frames": walk.frames, "owed": walk.deferred})
 
     async def catch_up(self, occasion: Occasion) -> Turn:
-        """One difference for each viewer whose waiting frame is out, for all that it missed meanwhile."""
-        drained, self.desk.drained = self.desk.drained, {}
-        sights = [self._missed(v) for v in drained if v.owed and v in self.desk.audience and v.free]
+        """One difference for each viewer whose waiting frame is out or whose rest is over, for all that it missed."""
+        pacing, drained = self.desk.pacing, self.desk.drained
+        drained.update(dict.fromkeys(v for v in pacing.rested(SLICE) if v.owed))
+        oldest = list(islice(drained, SLICE))
+        for viewer in oldest:
+            del drained[viewer]
+        sights = [self._missed(v) for v in oldest if v.owed and v in self.desk.audience and v.free]
         with self.engine.drawn():
             drafts = await self.engine.see(sights) if sights else []
             for sight, draft in zip(sights, drafts, strict=True):
                 self._catch_up(sight, draft)
-        return Turn(len(sights), len(sights))
+        pacing.wake_next()
+        return Turn(len(sights), len(sights), more=bool(drained))
 
     def _missed(self, viewer: Viewer) -> Sight:
         kind = Kind.BATCH if viewer.owed is Owed.BATCH else Kind.IMMEDIATE
@@ -207,7 +213,7 @@ class Turns:
         if draft.viewer not in self.desk.audience:
             return
         taken = draft.frame is not None and not draft.viewer.free
-        if taken or deliver(draft) is None:
+        if taken or self.desk.pacing.deliver(draft) is None:
             self._owe(draft.viewer, sight.kind, Walk())
 
     async def adapt(self, occasion: Occasion) -> Turn:
@@ -296,7 +302,7 @@ class Turns:
             if draft.frame is not None and not draft.viewer.free:
                 self._owe(draft.viewer, how.kind, walk)
                 continue
-            handed = deliver(draft)
+            handed = self.desk.pacing.deliver(draft)
             if handed is None:
                 stale.append(draft.viewer)
             else:
@@ -304,7 +310,7 @@ class Turns:
         return stale
 
     def _owe(self, viewer: Viewer, kind: Kind, walk: Walk) -> None:
-        viewer.owe(Owed.BATCH if kind is Kind.BATCH else Owed.CHANGES)
+        self.desk.pacing.owe(viewer, Owed.BATCH if kind is Kind.BATCH else Owed.CHANGES)
         walk.deferred += 1
         if viewer.free:
             self.desk.drained[viewer] = None

@@ -23,7 +23,7 @@ def diff(
         most = max(most, held_first[v + 1] - held_first[v])
         first[v + 1] = room
     fresh, op, tenth = np.empty(room, HELD), np.empty(room, np.uint8), np.empty(room, np.int32)
-    gone, counts, digest = np.empty(held.size, np.int32), np.zeros((viewers, 3), np.int64), np.zeros(viewers, np.uint64)
+    gone, counts, digest = np.empty(held.size, np.int32), np.zeros((viewers, 4), np.int64), np.zeros(viewers, np.uint64)
     tables, met, left = np.empty(_twice(most), np.int64), np.empty(most, np.uint8), 0
     for v in range(viewers):
         mine, begin, end = held[held_first[v] : held_first[v + 1]], first[v], first[v + 1]
@@ -31,7 +31,7 @@ def diff(
         _file(mine["slot"], table, met)
         digest[v] = _compare(
             world, ranked, ranked.first[question_of[v]], mine, table, met, thresholds[v], fresh[begin:end], op[begin:end],
-            tenth[begin:end]
+            tenth[begin:end], counts[v]
         )  # fmt: skip
         for i in range(mine.size):
             gone[left] = mine["slot"][i]
@@ -47,9 +47,9 @@ def diff(
 @compiled
 def _compare(
     world: World, ranked: Ranked, begin: int, mine: Records, table: Longs, met: Bytes, threshold: float,
-    fresh: Records, op: Bytes, tenth: Ints
+    fresh: Records, op: Bytes, tenth: Ints, counts: Longs
 ) -> np.uint64:  # fmt: skip
-    """One viewer's fresh view, event by event; returns its digest."""
+    """One viewer's fresh view, event by event; returns its digest. Counts the moves that the threshold withholds."""
     slots, versions, marks, scores = fresh["slot"], fresh["version"], fresh["mark"], fresh["score"]
     digest = np.uint64(0)
     for i in range(op.size):
@@ -63,6 +63,7 @@ def _compare(
             met[known], op[i] = 1, 2 if moved or mine["version"][known] != versions[i] else 0
             if op[i] == 0:
                 scores[i] = before
+                counts[3] += int(before != score and abs(score - before) < threshold)
         digest += marks[i]
     return digest
 

@@ -76,6 +76,8 @@ class Columns:
         self._contents: list[Content | None] = []
         self._ended: Bytes = np.zeros(FIRST_ROWS, np.uint8)
         """By slot: does the event have an end?"""
+        self._worded: Longs = np.zeros(FIRST_ROWS, np.int64)
+        """By slot: the version since which nothing but its counters has changed, as far as we know."""
         self._key: Words = np.zeros(FIRST_ROWS, np.uint64)
         """By sorted row: its place on the curve."""
         self._count = 0
@@ -121,6 +123,13 @@ class Columns:
         """The event's JSON without its closing brace, made once per version."""
         held = self._contents[slot] = content.encoded(self.content(slot))
         return content.body_of(held)
+
+    def news(self, slot: int, held: int) -> bytes | None:
+        """What `body` says that a connection which holds this version may not know; None: that may be anything."""
+        version = self.world.version.item(slot)
+        if not self._worded.item(slot) <= held <= version:
+            return None
+        return content.news_of(self.body(slot), self._ids[slot], version, counted=held != version)
 
     def words(self, slot: int) -> tuple[str, tuple[str, ...], str | None]:
         """Title, categories and description."""
@@ -238,6 +247,7 @@ class Columns:
         world.state[row] = _STATE_OF[event.status] | (kernel.PRIVATE if event.private else 0)
         world.zone[row] = self._zone(event.timezone)
         world.version[slot], world.mark[slot] = event.version, 0
+        self._worded[slot] = event.version
         self._private.see(slot, viewers(event.creator_id, event.shared_with) if event.private else ())
 
     def _bury(self, slot: int, row: int) -> None:
@@ -340,7 +350,7 @@ class Columns:
         world.confidence[rows] = np.where(np.isnan(confidence), confidence_term(None), confidence)
         world.state[rows] = STATES[page.status[chosen]] | page.private[chosen] * np.uint8(kernel.PRIVATE)
         world.zone[rows] = self._zone_numbers(page.zones)[chosen]
-        world.version[slots] = page.version[chosen]
+        world.version[slots] = self._worded[slots] = page.version[chosen]
         self._ended[slots] = page.ends[chosen]
 
     def _zone_numbers(self, names: Sequence[str | None]) -> Ints:
@@ -451,7 +461,7 @@ class Columns:
             size = max(2 * size, count)
             self.world = self.world._replace(**{name: grown(getattr(self.world, name), size) for name in BY_SLOT})
             self.world.row_of[len(self._ended) :] = -1
-            self._ended = grown(self._ended, size)
+            self._ended, self._worded = grown(self._ended, size), grown(self._worded, size)
 
 
 class Private:

@@ -74,6 +74,12 @@ def body_of(content: Content) -> bytes:
     return content[_body_at(content) :] if content[0] == _SHARED else content
 
 
+def news_of(body: bytes, event_id: str, version: int, *, counted: bool) -> bytes:
+    """Of a body what a new version alone says, with the counters or without; as open for the score as the body."""
+    counters = body[body.index(_SCAN) : body.index(_CONFIDENCE)] if counted else b""
+    return b'{"id":%b,"version":%d%b' % (orjson.dumps(event_id), version, counters)
+
+
 def encoded(content: Content) -> Content:
     """The same content in its encoded form: what to keep once the body has been asked for."""
     return of_event(_from_raw(content)) if content[0] == _RAW else content

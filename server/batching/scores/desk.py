@@ -17,6 +17,7 @@ from server.batching.scores.columns import Columns
 from server.batching.scores.engine import Engine
 from server.batching.scores.loading import Page
 from server.batching.scores.lookout import Lookout
+from server.batching.scores.pacing import Pacing
 from server.batching.scores.plan import Counted, Gone, Settled
 from server.batching.scores.remembered import Sessions
 from server.core.event import Event
@@ -39,6 +40,7 @@ class Desk:
     engine: Engine
     threshold: float
     tunables: Tunables
+    pacing: Pacing
     audience: Audience = field(default_factory=Audience)
     sessions: Sessions = field(default_factory=Sessions)
     """Who looks by name, and who has looked."""

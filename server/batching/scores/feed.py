@@ -31,13 +31,14 @@ from server.batching.scores.engine import Engine
 from server.batching.scores.explain import explain
 from server.batching.scores.ingest import Writer
 from server.batching.scores.lookout import Lookout
+from server.batching.scores.pacing import Pacing
 from server.batching.scores.plan import Asked, Row
 from server.batching.scores.question import Question, Window
 from server.batching.scores.ranking import Rules
 from server.batching.scores.remembered import Sessions
 from server.batching.scores.score import HOUR_MS, Weights
 from server.batching.scores.store import Search
-from server.batching.scores.views import Kind, Sight, deliver
+from server.batching.scores.views import Kind, Sight
 from server.core.event import Accepted, Op, Outcome, Rejected, visible_to
 from server.core.identity import Identity
 from server.edge.bus import Bus, Envelope
@@ -88,7 +89,7 @@ class Feed:
         self._bus = bus
         rules = rules_of(settings)
         self._engine = Engine(Lookout(Columns(), rules), clock, threaded=threaded)
-        self.desk = Desk(self._engine, settings.score_threshold, tunables_of(settings))
+        self.desk = Desk(self._engine, settings.score_threshold, tunables_of(settings), Pacing(clock))
         self.desk.sessions = Sessions(settings.resume_sessions, settings.resume_keep_ms / 1000)
         growth = settings.adaptive_growth if settings.adaptive_batching else 0.0
         self._writer = Writer(db, clock, self.desk, settings.ingest_queue_rows, growth)
@@ -146,6 +147,7 @@ class Feed:
         )
         self._flush = self._panel.add(flush, last_turn=True)
         self._writer.wake = wake("ingest")
+        self.desk.pacing.wake = wake("catch-up")
         self.desk.noticed = self._noticed
 
     async def load(self) -> int:
@@ -270,6 +272,7 @@ class Feed:
         """Send nothing more."""
         self.desk.audience.remove(viewer)
         self.desk.sessions.leave(viewer)
+        self.desk.pacing.forget(viewer)
         viewer.forget()
         viewer.owed = Owed.NOTHING
 
@@ -299,7 +302,7 @@ class Feed:
                 await viewer.outlet.until_free()
                 with self._engine.drawn():
                     (draft,) = await self._engine.see([sight])
-                    if viewer.outlet.free and deliver(draft) is not None:
+                    if viewer.outlet.free and self.desk.pacing.deliver(draft) is not None:
                         return
         finally:
             viewer.expecting = False
@@ -345,6 +348,7 @@ class Feed:
             "framesDeferred": s.deferred,
             "sessionsRemembered": len(self.desk.sessions),
             "lastBatchSeconds": round(s.last_seconds, 6),
+            "savings": self.desk.pacing.savings.said(),
             "ready": self.ready,
         }
 

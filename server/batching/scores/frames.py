@@ -57,6 +57,17 @@ class Message:
         return start if ref is None else start + b',"ref":' + orjson.dumps(ref)
 
 
+LONGEST: Final = Message(b"batch-update", b"")
+SEQ_MOST: Final = 10**15
+DIGITS: Final = 16
+"""How much longer the numbers of a summary may be than in a message without events."""
+
+
+def longest_head(ref: str | None) -> int:
+    """Bytes of the longest head that a change message with this ref may have."""
+    return len(LONGEST.head(SEQ_MOST, ref))
+
+
 def stamp(now_ms: int) -> bytes:
     """The time that every change message of one round carries."""
     return b',"timestamp":"%b"' % to_iso(now_ms).encode()

@@ -188,7 +188,7 @@ class Changes(NamedTuple):
     gone: Ints
     """Slots that were held and are no longer in view; viewer v's are [gone_first[v], gone_first[v + 1])."""
     counts: Longs
-    """(V, 3): creates, updates, deletes."""
+    """(V, 4): creates, updates, deletes, moves of scores that stay below the threshold."""
     digest: Words
     """By viewer: the sum of next.mark modulo 2^64."""
 

@@ -11,21 +11,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
 from server.batching.scores import frames
 from server.batching.scores.audience import NOTHING, Held, Viewer
+from server.batching.scores.budget import NO_AGES, PLAIN, Ages, Terms, terms_of
 from server.batching.scores.columns import Columns
 from server.batching.scores.frame import Frame, Shared
 from server.batching.scores.frames import Message, Parts
-from server.batching.scores.kernel import HELD, Changes
+from server.batching.scores.kernel import HELD, Changes, Records
 from server.batching.scores.lookout import Lookout
+from server.batching.scores.portions import CREATE, Portion, Whole, portion
 from server.batching.scores.question import Question, admits, in_viewport
 from server.core.event import SHOWN, held_hash, visible_to
 
-CREATE: Final = 1
 UNKNOWN_SCORE: Final = -1.0
 """Of what a client says it holds: far from every score, so that every survivor is sent again."""
 
@@ -54,6 +55,14 @@ class Sight:
     claimed: Sequence[tuple[str, int]] | None = None
 
 
+class Saved(NamedTuple):
+    """What a viewer is not sent: updates below the threshold, bytes by `delta`, events put off by a bound on bytes."""
+
+    withheld: int = 0
+    spared: int = 0
+    carried: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class Draft:
     """What a viewer would be handed, and what it would then hold. `frame` None: nothing has changed for it."""
@@ -64,6 +73,11 @@ class Draft:
     held: Held
     digest: int
     last: int
+    kind: Kind
+    ages: Ages
+    saved: Saved
+    shared: bool
+    """Another's frame has the same tail."""
 
 
 def deliver(draft: Draft) -> bool | None:
@@ -71,7 +85,7 @@ def deliver(draft: Draft) -> bool | None:
     viewer = draft.viewer
     if viewer.epoch != draft.epoch:
         return None
-    viewer.last = draft.last
+    viewer.last, viewer.ages = draft.last, draft.ages
     if draft.frame is None:
         return False
     viewer.held, viewer.digest = draft.held, draft.digest
@@ -92,7 +106,8 @@ class _Seen:
     held: Held
     seq: int
     group: int
-    strangers: tuple[str, ...] = ()
+    strangers: tuple[str, ...]
+    terms: Terms | None
 
 
 @dataclass(slots=True)
@@ -116,12 +131,13 @@ class _Round:
             held = NOTHING
         elif sight.claimed is not None:
             held, strangers = self._claimed(columns, tuple(sight.claimed))
-        number = self._number(question)
+        number, terms = self._number(question), None if viewer.budget is PLAIN else _terms(sight)
         # What is equal is one object where walks have made it so; who comes back together may not have walked together.
         same = held if sight.kind is Kind.ANSWER else id(held)
-        key = (number, same, sight.kind, sight.threshold, viewer.reasons, sight.claimed is None, strangers)
+        said = sight.claimed is None, strangers, terms and terms.key
+        key = (number, same, sight.kind, sight.threshold, viewer.reasons, *said)
         group = self._groups.setdefault(key, len(self.members))
-        seen = _Seen(sight, epoch, question, number, held, seq, group, strangers)
+        seen = _Seen(sight, epoch, question, number, held, seq, group, strangers, terms)
         if group == len(self.members):
             self.members.append(seen)
         self.seen.append(seen)
@@ -142,6 +158,12 @@ class _Round:
                 self.questions.append(question)
             self._numbers[id(question)] = number
         return number
+
+
+def _terms(sight: Sight) -> Terms | None:
+    """A snapshot begins anew: the best first, whatever was left out before."""
+    ages = NO_AGES if sight.kind is Kind.SNAPSHOT else sight.viewer.ages
+    return terms_of(sight.viewer.budget, ages, frames.longest_head(sight.ref))
 
 
 def claims(columns: Columns, held: Sequence[tuple[str, int]]) -> tuple[Held, tuple[str, ...]]:
@@ -173,7 +195,7 @@ def draw(lookout: Lookout, sights: Sequence[Sight], now_ms: int) -> list[Draft]:
         [m.sight.threshold for m in members],
     )
     outcomes = _Press(lookout, changes, now_ms).outcomes(members)
-    return [_draft(seen, outcomes[seen.group]) for seen in work.seen]
+    return [_draft(seen, outcomes[seen.group], shared=seen is not members[seen.group]) for seen in work.seen]
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,13 +207,26 @@ class _Outcome:
     held: Held
     digest: int
     last: int
+    ages: Ages
+    saved: Saved
 
 
-def _draft(seen: _Seen, outcome: _Outcome) -> Draft:
-    frame = None
+def _draft(seen: _Seen, outcome: _Outcome, *, shared: bool) -> Draft:
+    frame, sight = None, seen.sight
     if outcome.message is not None and outcome.tail is not None:
-        frame = Frame(outcome.message.head(seen.seq, seen.sight.ref), outcome.tail)
-    return Draft(seen.sight.viewer, seen.epoch, frame, outcome.held, outcome.digest, outcome.last)
+        frame = Frame(outcome.message.head(seen.seq, sight.ref), outcome.tail)
+    return Draft(
+        sight.viewer,
+        seen.epoch,
+        frame,
+        outcome.held,
+        outcome.digest,
+        outcome.last,
+        sight.kind,
+        outcome.ages,
+        outcome.saved,
+        shared and frame is not None,
+    )
 
 
 class _Press:
@@ -220,47 +255,56 @@ class _Press:
         """One per group."""
         changes = self._changes
         firsts, gone = changes.first.tolist(), changes.gone_first.tolist()
-        digests = changes.digest.tolist()
+        digests, withheld = changes.digest.tolist(), changes.counts[:, 3].tolist()
         return [
-            self._outcome(m, (firsts[v], firsts[v + 1]), (gone[v], gone[v + 1]), digests[v])
+            self._outcome(m, (firsts[v], firsts[v + 1]), (gone[v], gone[v + 1]), digests[v], withheld[v])
             for v, m in enumerate(members)
         ]
 
-    def _outcome(self, seen: _Seen, fresh: tuple[int, int], gone: tuple[int, int], digest: int) -> _Outcome:
+    def _outcome(
+        self, seen: _Seen, fresh: tuple[int, int], gone: tuple[int, int], digest: int, withheld: int
+    ) -> _Outcome:
         start, end = fresh
         following = self._changes.next[start:end]
+        sent = slice(self._sent_before[start], self._sent_before[end])
+        ops, pieces = self._ops[sent], self._pieces[2 * sent.start : 2 * sent.stop]
+        deletes, reasons = self._deletes(seen, gone)
+        if seen.terms is not None:
+            whole = Whole(
+                following, self._changes.op[start:end], ops, pieces, seen.held, seen.sight.threshold is not None
+            )
+            return self._part(seen, whole, Parts((), (), deletes, reasons, digest), withheld)
         last = int(following["slot"][-1]) if end - start >= seen.question.limit else -1
-        parts = self._parts(seen, (self._sent_before[start], self._sent_before[end]), gone, digest)
+        parts = Parts(*_split(ops, pieces), deletes, reasons, digest)
+        return self._said(seen, parts, following, Saved(withheld), NO_AGES, last)
+
+    def _part(self, seen: _Seen, whole: Whole, bare: Parts, withheld: int) -> _Outcome:
+        """The same within a budget; a viewer that was left something out is not full, whatever its fresh view is."""
+        assert seen.terms is not None
+        kind, total = seen.sight.kind, len(whole.fresh)
+        part = portion(self._columns, whole, seen.terms, lambda: self._measured(kind, bare, total))
+        full = not part.ages and total >= seen.question.limit
+        last = int(whole.fresh["slot"][-1]) if full else -1
+        digest = int(part.after["mark"].sum(dtype=np.uint64))
+        parts = Parts(*_split(part.ops, part.pieces), bare.deletes, bare.reasons, digest)
+        return self._said(seen, parts, part.after, Saved(withheld, part.spared, _first_time(part)), part.ages, last)
+
+    def _said(self, seen: _Seen, parts: Parts, after: Records, saved: Saved, ages: Ages, last: int) -> _Outcome:
         kind = seen.sight.kind
         if not len(parts) and kind in (Kind.BATCH, Kind.IMMEDIATE):
-            return _Outcome(None, None, seen.held, digest, last)
-        message = self._message(kind, parts, end - start)
-        return _Outcome(message, Shared(message.tail), following.tobytes(), digest, last)
+            return _Outcome(None, None, seen.held, parts.digest, last, ages, saved)
+        message = self._message(kind, parts, len(after))
+        return _Outcome(message, Shared(message.tail), after.tobytes(), parts.digest, last, ages, saved)
 
-    def _parts(self, seen: _Seen, sent: tuple[int, int], gone: tuple[int, int], digest: int) -> Parts:
-        creates, updates = self._split(*sent)
+    def _deletes(self, seen: _Seen, gone: tuple[int, int]) -> tuple[list[str], dict[str, str]]:
         slots = self._changes.gone[gone[0] : gone[1]].tolist()
         deletes = [self._columns.id_of(slot) for slot in slots] + list(seen.strangers)
-        return Parts(
-            creates,
-            updates,
-            deletes,
-            self._reasons(seen, slots) if deletes and seen.sight.viewer.reasons else {},
-            digest,
-        )
+        return deletes, self._reasons(seen, slots) if deletes and seen.sight.viewer.reasons else {}
 
-    def _split(self, start: int, end: int) -> tuple[list[bytes], list[bytes]]:
-        """Creates and updates apart; mostly there is only one of them."""
-        ops, pieces = self._ops[start:end], self._pieces[2 * start : 2 * end]
-        created = ops.count(CREATE)
-        if not created:
-            return [], pieces
-        if created == len(ops):
-            return pieces, []
-        apart: tuple[list[bytes], list[bytes]] = ([], [])
-        for place, op in enumerate(ops):
-            apart[op - CREATE].extend(pieces[2 * place : 2 * place + 2])
-        return apart
+    def _measured(self, kind: Kind, bare: Parts, total: int) -> int:
+        """Bytes of the message's tail without an event; of one that is as long as any of its kind."""
+        message = frames.changes(self._stamp, bare) if kind is Kind.IMMEDIATE else self._message(kind, bare, total)
+        return len(message.tail) + frames.DIGITS
 
     def _message(self, kind: Kind, parts: Parts, total: int) -> Message:
         match kind:
@@ -279,6 +323,23 @@ class _Press:
         if seen.sight.claimed is not None:
             found = {event_id: "removed" if why == "hidden" else why for event_id, why in found.items()}
         return {**found, **dict.fromkeys(seen.strangers, "removed")}
+
+
+def _split(ops: Sequence[int], pieces: Sequence[bytes]) -> tuple[Sequence[bytes], Sequence[bytes]]:
+    """Creates and updates apart; mostly there is only one of them."""
+    created = ops.count(CREATE)
+    if not created:
+        return (), pieces
+    if created == len(ops):
+        return pieces, ()
+    apart: tuple[list[bytes], list[bytes]] = ([], [])
+    for place, op in enumerate(ops):
+        apart[op - CREATE].extend(pieces[2 * place : 2 * place + 2])
+    return apart
+
+
+def _first_time(part: Portion) -> int:
+    return sum(age == 1 for age in part.ages.values())
 
 
 def reason(lookout: Lookout, slot: int, question: Question, now_ms: int) -> str:

@@ -313,13 +313,20 @@ def test_the_difference_obeys_the_law(
         assert [i for i, op in enumerate(ops) if op == 2] == list(change.updates)
         gone = got.gone[got.gone_first[v] : got.gone_first[v + 1]].tolist()
         assert [str(s) for s in gone] == list(change.deletes)
-        assert got.counts[v].tolist() == [len(change.creates), len(change.updates), len(change.deletes)]
+        sent = [len(change.creates), len(change.updates), len(change.deletes)]
+        assert got.counts[v].tolist() == [*sent, withheld(mine, shown, threshold)]
         apply(mine, shown, change)
         kept = got.next[got.first[v] : got.first[v + 1]]
         assert {str(o["slot"]): Held(o["version"], o["score"], o["mark"]) for o in kept} == mine
         assert [str(o["slot"]) for o in kept] == [one.id for one in shown]
         assert got.digest[v] == sum(one.mark for one in mine.values()) % 2**64
         assert got.tenth[got.first[v] : got.first[v + 1]].tolist() == [round(one.score * 10_000) for one in shown]
+
+
+def withheld(mine: dict[str, Held], shown: list[Shown], threshold: float | None) -> int:
+    """How many scores have moved, but not enough."""
+    same = [(mine[one.id].score, one.score) for one in shown if one.id in mine and mine[one.id].version == one.version]
+    return sum(before != after and abs(after - before) < (threshold or 0) for before, after in same)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=CALM)

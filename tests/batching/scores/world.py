@@ -16,6 +16,7 @@ from server.batching.ledger import Ledger
 from server.batching.loop import Occasion, Turn
 from server.batching.panel import Panel
 from server.batching.scores.audience import Viewer
+from server.batching.scores.budget import PLAIN, Budget
 from server.batching.scores.feed import Feed
 from server.batching.scores.frame import Frame
 from server.batching.scores.plan import Asked
@@ -41,9 +42,14 @@ EMPTY = "delete from feed.event; delete from feed.applied; delete from ops.setti
 
 
 class Client:
-    """A connection as its other end sees it: it applies frames as it reads them, and may stop reading."""
+    """A connection as its other end sees it: it applies frames as it reads them, and may stop reading.
 
-    def __init__(self) -> None:
+    It holds the server to its budget: the size of every frame, and the rest before each that it did not ask for."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.asking = False
+        self.handed_at: float | None = None
         self.view = View()
         self.frames: list[dict[str, Any]] = []
         self.stalled = False
@@ -58,10 +64,35 @@ class Client:
 
     def hand(self, frame: Frame) -> None:
         assert self.waiting is None, "two frames wait"
+        self.within_budget(frame)
         if self.stalled:
             self.waiting = frame
         else:
             self.read(frame)
+
+    @property
+    def budget(self) -> Budget:
+        budget = self.question.get("budget", PLAIN)
+        assert isinstance(budget, Budget)
+        return budget
+
+    @property
+    def behind(self) -> bool:
+        """Is something owed to it?"""
+        assert self.viewer is not None
+        assert self.viewer.owed or not self.viewer.ages, "what was carried over is owed"
+        return bool(self.viewer.owed)
+
+    def within_budget(self, frame: Frame) -> None:
+        now, before = self.clock.monotonic(), self.handed_at
+        self.handed_at = now
+        if before is not None and not self.asking:
+            assert now - before >= self.budget.min_interval_ms / 1000 - 1e-9, "too soon after the last one"
+        message = orjson.loads(frame.text)
+        updates = message.get("updates", {})
+        events = len(message.get("events", ())) + sum(len(updates.get(name, ())) for name in ("creates", "updates"))
+        few = events < 2 or updates.get("deletes")
+        assert self.budget.max_bytes is None or few or len(frame.text) <= self.budget.max_bytes, "too large"
 
     async def until_free(self) -> None:
         assert self.free, "nobody would drain it"
@@ -198,33 +229,51 @@ class Trial:
         self.model.publish()
         for client in self.clients.values():
             if not client.stalled:
-                client.synced_at = self.clock.now_ms()
+                self.synced(client)
         return turn
+
+    async def catch_up(self) -> None:
+        """A turn of catch-up; who was behind and no longer is has a fresh view."""
+        behind = [client for client in self.clients.values() if not client.stalled and client.behind]
+        await self.turns.catch_up(self.occasion())
+        for client in behind:
+            self.synced(client)
+
+    def synced(self, client: Client) -> None:
+        """It holds a fresh view, unless something is owed to it."""
+        if not client.behind:
+            client.synced_at = self.clock.now_ms()
 
     # Clients.
 
     async def join(self, number: int, question: dict[str, Any]) -> Client:
-        client = self.clients.setdefault(number, Client())
-        client.question = dict(question)
+        client = self.clients.setdefault(number, Client(self.clock))
+        client.question, client.asking = dict(question), True
         if client.viewer is None:
             client.viewer = Viewer(f"s{number}", as_question(question), client)
+        client.viewer.budget = client.budget
         client.viewer.question = as_question(question)
         await self.feed.join(client.viewer)
-        client.synced_at = self.clock.now_ms()
+        client.asking = False
+        self.synced(client)
         return client
 
     async def ask(self, client: Client, **changes: Any) -> None:
         client.question.update(changes)
+        client.asking = True
         assert client.viewer is not None
         await self.feed.turn_to(client.viewer, as_question(client.question), "r1")
         assert client.frames[-1].get("ref") == "r1"
-        client.synced_at = self.clock.now_ms()
+        client.asking = False
+        self.synced(client)
 
     async def become(self, client: Client, user: str | None) -> None:
         client.question["user"] = user
+        client.asking = True
         assert client.viewer is not None
         await self.feed.reveal(client.viewer, as_question(client.question))
-        client.synced_at = self.clock.now_ms()
+        client.asking = False
+        self.synced(client)
 
     async def drain(self, client: Client) -> None:
         client.stalled = False
@@ -236,7 +285,7 @@ class Trial:
             self.feed.drained(client.viewer)
             await self.turns.catch_up(self.occasion())
             if owed:
-                client.synced_at = self.clock.now_ms()
+                self.synced(client)
 
     # What must hold.
 
@@ -249,13 +298,16 @@ class Trial:
     def check_client(self, client: Client) -> None:
         now, held = self.clock.now_ms(), client.view.events
         assert client.viewer is not None
+        assert client.view.digest == f"{client.viewer.digest:016x}"
+        assert len(held) <= client.question.get("maxEvents", 50)
+        if client.behind:
+            return
         for event_id, event in held.items():
             assert event_id in self.model.published, f"{event_id} is gone but held"
             truth = self.model.published[event_id]
             assert oracle.visible(truth, client.question["user"]), f"{event_id} is not this viewer's to see"
             assert (event["scanCount"], event["saveCount"], event["rsvpCount"]) == counts(truth)
             assert event["title"] == truth["title"]
-        assert client.view.digest == f"{client.viewer.digest:016x}"
         if client.synced_at == now:
             fresh_view = oracle.view(list(self.model.published.values()), client.question, now)
             assert set(held) == {e["id"] for e, _ in fresh_view}
@@ -263,13 +315,15 @@ class Trial:
     def check_scores(self) -> None:
         """After a flush: the scores too, within the threshold (and the rounding of the wire)."""
         for client in self.clients.values():
-            if client.viewer not in self.feed.desk.audience or client.stalled:
-                continue
-            fresh_view = oracle.view(list(self.model.published.values()), client.question, self.clock.now_ms())
-            assert set(client.view.events) == {e["id"] for e, _ in fresh_view}
-            for event, score in fresh_view:
-                sent = client.view.events[event["id"]]["relevanceScore"]
-                assert abs(sent - score) < THRESHOLD + 0.0001, f"{event['id']}: {sent} was sent, it is {score}"
+            if client.viewer in self.feed.desk.audience and not client.stalled and not client.behind:
+                self.check_scores_of(client)
+
+    def check_scores_of(self, client: Client) -> None:
+        fresh_view = oracle.view(list(self.model.published.values()), client.question, self.clock.now_ms())
+        assert set(client.view.events) == {e["id"] for e, _ in fresh_view}
+        for event, score in fresh_view:
+            sent = client.view.events[event["id"]]["relevanceScore"]
+            assert abs(sent - score) < THRESHOLD + 0.0001, f"{event['id']}: {sent} was sent, it is {score}"
 
 
 def as_question(q: dict[str, Any]) -> Question:

@@ -1,0 +1,106 @@
+"""The part of a difference that a viewer with a budget is sent, and what it holds then. Runs in the engine's thread.
+
+What is left out stays as it was: an update keeps the state that the connection holds, a create is not held yet. So the next
+difference finds it again, and the digest is of what the client really has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from server.batching.scores.audience import Held
+from server.batching.scores.budget import NO_AGES, Ages, Terms, choose, older
+from server.batching.scores.columns import Columns
+from server.batching.scores.kernel import HELD, Bytes, Flags, Records
+
+CREATE: Final = 1
+UPDATE: Final = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """A difference before any budget: its fresh events and, of those that are sent, operations and pieces (two each)."""
+
+    fresh: Records
+    op: Bytes
+    ops: Sequence[int]
+    pieces: Sequence[bytes]
+    held: Held
+    settles: bool
+    """Does it look at scores too? Else what is left out of it says nothing about scores that were carried over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Portion:
+    """What of it goes now, and what is then held."""
+
+    ops: Sequence[int]
+    pieces: Sequence[bytes]
+    after: Records
+    ages: Ages
+    spared: int
+    """Bytes that `delta` has saved."""
+
+
+def portion(columns: Columns, whole: Whole, terms: Terms, fixed: Callable[[], int]) -> Portion:
+    """The part that these terms let through; `fixed` are the bytes of the message without any create or update."""
+    slots = whole.fresh["slot"][whole.op != 0].tolist()
+    pieces = shortened(columns, whole, slots) if terms.delta else whole.pieces
+    sizes = [len(body) + len(score) for body, score in zip(pieces[::2], pieces[1::2], strict=True)]
+    room = terms.room if terms.room is None else terms.room - fixed()
+    waiting = NO_AGES if whole.settles else _untouched(whole, terms.ages)
+    if room is None or sum(sizes) <= room:
+        return Portion(whole.ops, pieces, whole.fresh, waiting, _spared(whole, pieces, range(len(sizes))))
+    chosen = choose(sizes, [terms.ages.get(slot, 0) for slot in slots], room)
+    return _cut(whole, pieces, sorted(chosen), {**waiting, **older(_others(slots, chosen), terms.ages)})
+
+
+def shortened(columns: Columns, whole: Whole, slots: Sequence[int]) -> Sequence[bytes]:
+    """The pieces with updates cut down to what may have changed since what is held."""
+    pieces = list(whole.pieces)
+    held = np.frombuffer(whole.held, HELD)
+    versions = dict(zip(held["slot"].tolist(), held["version"].tolist(), strict=True))
+    for place, op in enumerate(whole.ops):
+        news = columns.news(slots[place], versions[slots[place]]) if op == UPDATE else None
+        if news is not None:
+            pieces[2 * place] = news
+    return pieces
+
+
+def _cut(whole: Whole, pieces: Sequence[bytes], chosen: Sequence[int], ages: Ages) -> Portion:
+    left = whole.op != 0
+    left[np.flatnonzero(left)[chosen]] = False
+    return Portion(
+        [whole.ops[place] for place in chosen],
+        [piece for place in chosen for piece in pieces[2 * place : 2 * place + 2]],
+        _held_after(whole, left),
+        ages,
+        _spared(whole, pieces, chosen),
+    )
+
+
+def _held_after(whole: Whole, left: Flags) -> Records:
+    after, held = whole.fresh.copy(), np.frombuffer(whole.held, HELD)
+    stay = np.flatnonzero(left & (whole.op == UPDATE))
+    order = np.argsort(held["slot"])
+    after[stay] = held[order[np.searchsorted(held["slot"][order], after["slot"][stay])]]
+    kept: Records = after[~(left & (whole.op == CREATE))]
+    return kept
+
+
+def _untouched(whole: Whole, ages: Ages) -> Ages:
+    """What waits for its score alone, which this difference does not look at, waits on."""
+    same = whole.fresh["slot"][whole.op == 0].tolist() if ages else ()
+    return {slot: ages[slot] for slot in same if slot in ages} or NO_AGES
+
+
+def _spared(whole: Whole, pieces: Sequence[bytes], chosen: Iterable[int]) -> int:
+    return sum(len(whole.pieces[2 * place]) - len(pieces[2 * place]) for place in chosen)
+
+
+def _others(slots: Sequence[int], chosen: set[int]) -> list[int]:
+    return [slot for place, slot in enumerate(slots) if place not in chosen]
