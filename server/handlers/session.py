@@ -50,6 +50,7 @@ class Enter:
 
     question: Question
     reasons: bool
+    clusters: bool
     held: HeldList | None
     ref: str | None
 
@@ -217,7 +218,7 @@ def _register(session: Session, message: m.Register, default_limit: int) -> Step
     limit = default_limit if message.max_events is None else message.max_events
     question = Question(message.viewport, message.filters, message.location, session.who.user, limit)
     held = None if message.resume is None else message.resume.held
-    return replace(session, question=question), (Enter(question, message.reasons, held, message.ref),)
+    return replace(session, question=question), (Enter(question, message.reasons, message.clusters, held, message.ref),)
 
 
 def _ask(session: Session, question: Question, ref: str | None) -> Step:

@@ -340,6 +340,7 @@ class Peer:
         if self._viewer is None:
             self._viewer = Viewer(self._session.id, effect.question, self.wire)
         self._viewer.question, self._viewer.reasons = effect.question, effect.reasons
+        self._viewer.clusters = effect.clusters
         config = feed.config()
         times = {name: config.pop(name) for name in ("serverTime", "nextBatchAt")}
         fields = {"session": self._session.id, "recovered": effect.held is not None, "config": config, **times}

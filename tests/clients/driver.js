@@ -59,6 +59,7 @@ function look() {
     ranked: ids(ranked),
     held: Object.fromEntries(ranked.map(({ id, version }) => [id, version])),
     scores: Object.fromEntries(ranked.map(({ id, relevanceScore }) => [id, relevanceScore])),
+    clusters: client.clusters,
     digest: client.digest,
     seq: client.seq,
     session: client.session,

@@ -150,6 +150,7 @@ class Python:
             "ranked": [event["id"] for event in ranked],
             "held": {event["id"]: event["version"] for event in ranked},
             "scores": {event["id"]: event["relevanceScore"] for event in ranked},
+            "clusters": client.view.clusters,
             "digest": client.digest,
             "seq": client.view.seq,
             "session": client.session,

@@ -61,6 +61,7 @@ class Viewer:
 
     __slots__ = (
         "_question",
+        "clusters",
         "digest",
         "epoch",
         "expecting",
@@ -71,6 +72,7 @@ class Viewer:
         "reasons",
         "seq",
         "session",
+        "told",
     )
 
     def __init__(self, session: str, question: Question, outlet: Outlet, *, reasons: bool = False) -> None:
@@ -78,6 +80,10 @@ class Viewer:
         self._question = question
         self.outlet = outlet
         self.reasons = reasons
+        self.clusters = False
+        """Does it want to know how much more there is in view?"""
+        self.told = b""
+        """The mark of the clusters that it was last told."""
         self.held = NOTHING
         self.digest = 0
         self.seq = 0
@@ -111,6 +117,7 @@ class Viewer:
     def forget(self) -> None:
         """Hold nothing: the next frame is a snapshot."""
         self.held = NOTHING
+        self.told = b""
         self.digest = 0
         self.last = -1
         self.epoch += 1

@@ -9,7 +9,7 @@ has happened to the viewer since: then frame, `held`, `seq` and digest advance i
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Final
 
@@ -17,6 +17,7 @@ import numpy as np
 
 from server.batching.scores import frames
 from server.batching.scores.audience import NOTHING, Held, Viewer
+from server.batching.scores.clusters import Clusters, clusters_of
 from server.batching.scores.columns import Columns
 from server.batching.scores.frame import Frame, Shared
 from server.batching.scores.frames import Message, Parts
@@ -37,6 +38,8 @@ class Kind(Enum):
     ANSWER = "answer"
     BATCH = "batch"
     IMMEDIATE = "immediate"
+    RECOUNT = "recount"
+    """As an immediate one, and the clusters too: for what time has moved, or another identity."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +67,7 @@ class Draft:
     held: Held
     digest: int
     last: int
+    told: bytes
 
 
 def deliver(draft: Draft) -> bool | None:
@@ -74,7 +78,7 @@ def deliver(draft: Draft) -> bool | None:
     viewer.last = draft.last
     if draft.frame is None:
         return False
-    viewer.held, viewer.digest = draft.held, draft.digest
+    viewer.held, viewer.digest, viewer.told = draft.held, draft.digest, draft.told
     viewer.seq += 1
     viewer.epoch += 1
     viewer.outlet.hand(draft.frame)
@@ -93,6 +97,9 @@ class _Seen:
     seq: int
     group: int
     strangers: tuple[str, ...] = ()
+    counted: bool = False
+    """Is it told of clusters?"""
+    told: bytes = b""
 
 
 @dataclass(slots=True)
@@ -109,16 +116,17 @@ class _Round:
     def add(self, sight: Sight, columns: Columns) -> None:
         """Take one more sight in."""
         viewer = sight.viewer
-        epoch, question, held, seq = viewer.epoch, viewer.question, viewer.held, viewer.seq + 1
+        epoch, question, held, seq, told = viewer.epoch, viewer.question, viewer.held, viewer.seq + 1, viewer.told
         strangers: tuple[str, ...] = ()
         if sight.kind is Kind.SNAPSHOT:
             held = NOTHING
         elif sight.claimed is not None:
             held, strangers = claims(columns, sight.claimed)
         number = self._number(question)
-        key = (number, id(held), sight.kind, sight.threshold, viewer.reasons, len(strangers))
+        counted = viewer.clusters and sight.kind is not Kind.IMMEDIATE
+        key = (number, id(held), sight.kind, sight.threshold, viewer.reasons, len(strangers), counted, told)
         group = self._groups.setdefault(key, len(self.members))
-        seen = _Seen(sight, epoch, question, number, held, seq, group, strangers)
+        seen = _Seen(sight, epoch, question, number, held, seq, group, strangers, counted, told)
         if group == len(self.members):
             self.members.append(seen)
         self.seen.append(seen)
@@ -162,7 +170,8 @@ def draw(lookout: Lookout, sights: Sequence[Sight], now_ms: int) -> list[Draft]:
         [m.held for m in members],
         [m.sight.threshold for m in members],
     )
-    outcomes = _Press(lookout, changes, now_ms).outcomes(members)
+    clusters = clusters_of(lookout, ranked, work.questions, [m.number for m in members if m.counted], now_ms)
+    outcomes = _Press(lookout, changes, now_ms, clusters).outcomes(members)
     return [_draft(seen, outcomes[seen.group]) for seen in work.seen]
 
 
@@ -175,23 +184,25 @@ class _Outcome:
     held: Held
     digest: int
     last: int
+    told: bytes
 
 
 def _draft(seen: _Seen, outcome: _Outcome) -> Draft:
     frame = None
     if outcome.message is not None and outcome.tail is not None:
         frame = Frame(outcome.message.head(seen.seq, seen.sight.ref), outcome.tail)
-    return Draft(seen.sight.viewer, seen.epoch, frame, outcome.held, outcome.digest, outcome.last)
+    return Draft(seen.sight.viewer, seen.epoch, frame, outcome.held, outcome.digest, outcome.last, outcome.told)
 
 
 class _Press:
     """Turns the differences of a round into messages."""
 
-    def __init__(self, lookout: Lookout, changes: Changes, now_ms: int) -> None:
+    def __init__(self, lookout: Lookout, changes: Changes, now_ms: int, clusters: Mapping[int, Clusters]) -> None:
         self._lookout = lookout
         self._columns = lookout.columns
         self._changes = changes
         self._now_ms = now_ms
+        self._clusters = clusters
         self._stamp = frames.stamp(now_ms)
         sent = changes.op != 0
         self._ops = changes.op[sent].tolist()
@@ -221,11 +232,15 @@ class _Press:
         following = self._changes.next[start:end]
         last = int(following["slot"][-1]) if end - start >= seen.question.limit else -1
         parts = self._parts(seen, (self._sent_before[start], self._sent_before[end]), gone, digest)
-        kind = seen.sight.kind
-        if not len(parts) and kind in (Kind.BATCH, Kind.IMMEDIATE):
-            return _Outcome(None, None, seen.held, digest, last)
+        kind, clusters = seen.sight.kind, self._clusters[seen.number] if seen.counted else None
+        recounted = clusters is not None and clusters.mark != seen.told
+        if not len(parts) and not recounted and kind not in (Kind.SNAPSHOT, Kind.ANSWER):
+            return _Outcome(None, None, seen.held, digest, last, seen.told)
+        if clusters is not None and (recounted or kind is not Kind.RECOUNT):
+            parts = replace(parts, clusters=clusters.json)
         message = self._message(kind, parts, end - start)
-        return _Outcome(message, Shared(message.tail), following.tobytes(), digest, last)
+        told = seen.told if clusters is None else clusters.mark
+        return _Outcome(message, Shared(message.tail), following.tobytes(), digest, last, told)
 
     def _parts(self, seen: _Seen, sent: tuple[int, int], gone: tuple[int, int], digest: int) -> Parts:
         creates, updates = self._split(*sent)
@@ -260,7 +275,7 @@ class _Press:
                 return frames.changes(self._stamp, parts)
             case Kind.BATCH:
                 return frames.batch_update(self._stamp, parts, total)
-            case Kind.IMMEDIATE:
+            case Kind.IMMEDIATE | Kind.RECOUNT:
                 return frames.immediate(self._stamp, parts)
 
     def _reasons(self, seen: _Seen, slots: list[int]) -> dict[str, str]:

@@ -4,6 +4,8 @@ Two ways that give the same. Candidates that are all known are spread over bins 
 reaches are put in order. Where many are in view, nodes wait in a heap under an upper bound of what is in them; a node taken
 from it gives its best child or row, and waits on under the bound of the next. An entry of the heap is a row, or
 -1 - (LEAF * node + step). A node comes before a row of equal key, for it may hide one that starts earlier.
+
+Candidates are counted by the cells of a grid in the same spirit: a node as a whole where nothing in it can matter.
 """
 
 from __future__ import annotations
@@ -18,11 +20,14 @@ from server.batching.scores.shapes import (
     BINS,
     FANOUT,
     FAR,
+    FINE,
     LEAF,
     QUANTA,
     SHIFT,
     SLACK,
+    SPAN,
     Bytes,
+    Cells,
     Floats,
     Ints,
     Longs,
@@ -326,3 +331,89 @@ def relative(count: int, greater: float, key: float, lowest: float, highest: flo
         return curved
     share = min(0.3, count / 100)
     return (1 - share) * curved + share * (key - lowest) / (highest - lowest)
+
+
+@compiled
+def cell_of(latitude: float, longitude: float, grid: Record, edges: Floats) -> int:
+    """The cell in which a point of the viewport lies."""
+    column = min(int((longitude + 180.0) * grid["scale"]), grid["side"] - 1) - grid["first"]
+    row = 0
+    for edge in edges:
+        row += int(latitude <= edge)
+    return int(row * SPAN + (column if column >= 0 else column + grid["side"]))
+
+
+@compiled
+def tally(world: World, row: int, key: float, grid: Record, edges: Floats, cells: Cells) -> None:
+    """Count one candidate in its cell; it may be the best there."""
+    latitude, longitude = world.latitude[row], world.longitude[row]
+    cell = cell_of(latitude, longitude, grid, edges)
+    cells.members[cell] += 1
+    cells.latitude[cell] += int(np.rint(latitude * FINE))
+    cells.longitude[cell] += int(np.rint(longitude * FINE))
+    best = cells.best[cell]
+    if key > best or (key == best and before(key, row, best, cells.top[cell], world.start, world.label)):
+        cells.best[cell], cells.top[cell] = key, row
+
+
+@compiled
+def tally_node(
+    world: World, one: Record, weight: float, node: int, level: int, grid: Record, edges: Floats, sums: Longs, stamp: int,
+    work: Scratch, cells: Cells
+) -> None:  # fmt: skip
+    """Count the public candidates in a node that is wholly in view.
+
+    A node within one cell is counted as a whole when nothing in it can be the best there; others are looked into, of
+    siblings the most promising first, so that it is soon known what must be beaten.
+    """
+    stack, stack_level, box, best, first = work.stack, work.stack_level, world.box, world.best, world.first
+    stack[0], stack_level[0], depth = node, level, 1
+    while depth > 0:
+        depth -= 1
+        node, level = stack[depth], stack_level[depth]
+        if world.live[node] == 0:
+            continue
+        cell = cell_of(box[node, 3], box[node, 0], grid, edges)
+        if cell == cell_of(box[node, 1], box[node, 2], grid, edges):
+            near = toward(away(world.ball, node, one["x"], one["y"], one["z"]) - world.ball[node, 3] - SLACK)
+            if np.rint((best[node] + weight * near + SLACK) * QUANTA) < cells.best[cell]:
+                _sum_up(world, node, level, sums, stamp)
+                cells.members[cell] += world.live[node]
+                cells.latitude[cell] += sums[node, 0]
+                cells.longitude[cell] += sums[node, 1]
+                continue
+        if level == 0:
+            _tally_leaf(world, one, weight, node, grid, edges, work, cells)
+            continue
+        low = first[level - 1] + (node - first[level]) * FANOUT
+        high, last = min(low + FANOUT, first[level]), depth
+        for child in range(low, high):
+            stack[depth], stack_level[depth] = child, level - 1
+            last = depth if best[child] > best[stack[last]] else last
+            depth += 1
+        stack[last], stack[depth - 1] = stack[depth - 1], stack[last]
+
+
+@compiled
+def _tally_leaf(
+    world: World, one: Record, weight: float, leaf: int, grid: Record, edges: Floats, work: Scratch, cells: Cells
+) -> None:
+    low, high = leaf * LEAF, min(leaf * LEAF + LEAF, world.sizes[0])
+    x, y, z = world.vector[0, low:high], world.vector[1, low:high], world.vector[2, low:high]
+    score(x, y, z, world.base[low:high], one["x"], one["y"], one["z"], weight, work.scored)
+    for k in range(high - low):
+        if not math.isnan(work.scored[k]):
+            tally(world, low + k, work.scored[k], grid, edges, cells)
+
+
+@compiled
+def _sum_up(world: World, node: int, level: int, sums: Longs, stamp: int) -> None:
+    """Sums of the coordinates of what is on the map in a node; kept until the stamp is another."""
+    if sums[node, 2] == stamp:
+        return
+    low, latitude, longitude = (node - world.first[level]) * (LEAF << (4 * level)), 0, 0
+    for row in range(low, min(low + (LEAF << (4 * level)), world.sizes[0])):
+        if not math.isnan(world.base[row]):
+            latitude += int(np.rint(world.latitude[row] * FINE))
+            longitude += int(np.rint(world.longitude[row] * FINE))
+    sums[node, 0], sums[node, 1], sums[node, 2] = latitude, longitude, stamp
