@@ -63,7 +63,12 @@ _JAZZ: Final = {
     "relevanceScore": 0.6,
 }
 _CLUSTERS: Final = [
-    {"cell": "12/2200/1343", "location": {"latitude": 52.515, "longitude": 13.4}, "count": 214, "topEventId": "night-market"}
+    {
+        "cell": "12/2200/1343",
+        "location": {"latitude": 52.515, "longitude": 13.4},
+        "count": 214,
+        "topEventId": "night-market",
+    }
 ]
 _UPDATES: Final = {
     "creates": [_MARKET],

@@ -576,7 +576,9 @@ async def clusters_are_told_follow_a_batch_and_go_when_all_is_shown(world: World
     assert {one["topEventId"] for one in look["clusters"]} >= set(look["ranked"][:1])
     await world.place.put(spread(6)[5])
     await world.place.force()
-    look = await world.see(lambda look: sum(one["count"] for one in look["clusters"]) == 6, "the batch has counted anew")
+    look = await world.see(
+        lambda look: sum(one["count"] for one in look["clusters"]) == 6, "the batch has counted anew"
+    )
     world.question = {**world.question, "viewport": PARIS}
     await world.driver.turn("viewport", PARIS)
     look = await world.see(lambda look: look["ranked"] == ["louvre"], "Paris")

@@ -292,8 +292,8 @@ def clusters(
         one, grid, edge, lazy = questions[i], grids[i], edges[i], prepared and questions[i]["filter"] < 0
         picked = descend(world, one, prepared, work)
         base = _base(world, at, prepared, picked, work)
-        for j in range(_found(world, base, one, clauses, private, at, picked, lazy, work)):
-            tally(world, work.entry[j], work.key[j], grid, edge, cells)
+        found = _found(world, base, one, clauses, private, at, picked, lazy, work)
+        tally(world.latitude, world.longitude, world.start, world.label, work.entry, work.key, found, grid, edge, cells)
         for j in range(picked if lazy else 0):
             if work.level[j] >= 0:
                 tally_node(

@@ -344,16 +344,25 @@ def cell_of(latitude: float, longitude: float, grid: Record, edges: Floats) -> i
 
 
 @compiled
-def tally(world: World, row: int, key: float, grid: Record, edges: Floats, cells: Cells) -> None:
-    """Count one candidate in its cell; it may be the best there."""
-    latitude, longitude = world.latitude[row], world.longitude[row]
-    cell = cell_of(latitude, longitude, grid, edges)
-    cells.members[cell] += 1
-    cells.latitude[cell] += int(np.rint(latitude * FINE))
-    cells.longitude[cell] += int(np.rint(longitude * FINE))
-    best = cells.best[cell]
-    if key > best or (key == best and before(key, row, best, cells.top[cell], world.start, world.label)):
-        cells.best[cell], cells.top[cell] = key, row
+def tally(
+    latitude: Floats, longitude: Floats, start: Longs, label: Longs, entry: Longs, key: Floats, count: int, grid: Record,
+    edges: Floats, cells: Cells
+) -> None:  # fmt: skip
+    """Count candidates (those with a key) in their cells, and find the best of each."""
+    members, top, best, north, east = cells.members, cells.top, cells.best, cells.latitude, cells.longitude
+    for i in range(count):
+        if math.isnan(key[i]):
+            continue
+        row = entry[i]
+        cell = cell_of(latitude[row], longitude[row], grid, edges)
+        members[cell] += 1
+        north[cell] += int(np.rint(latitude[row] * FINE))
+        east[cell] += int(np.rint(longitude[row] * FINE))
+        better, other = key[i] > best[cell], top[cell]
+        if key[i] == best[cell]:
+            better = start[row] < start[other] or (start[row] == start[other] and label[row] < label[other])
+        if better:
+            best[cell], top[cell] = key[i], row
 
 
 @compiled
@@ -364,30 +373,45 @@ def tally_node(
     """Count the public candidates in a node that is wholly in view.
 
     A node within one cell is counted as a whole when nothing in it can be the best there; others are looked into, of
-    siblings the most promising first, so that it is soon known what must be beaten.
+    siblings the most promising first, so that it is soon known what must be beaten. Nothing that is called for every node
+    takes the world: to pass so many arrays costs more than what it does.
     """
-    stack, stack_level, box, best, first = work.stack, work.stack_level, world.box, world.best, world.first
-    stack[0], stack_level[0], depth = node, level, 1
+    stack, stack_level, box, ball, best, live, first = (
+        work.stack, work.stack_level, world.box, world.ball, world.best, world.live, world.first
+    )  # fmt: skip
+    latitude, longitude, base, used, x, y, z = (
+        world.latitude, world.longitude, world.base, world.sizes[0], world.vector[0], world.vector[1], world.vector[2]
+    )  # fmt: skip
+    stack[0], stack_level[0], depth, ox, oy, oz = node, level, 1, one["x"], one["y"], one["z"]
     while depth > 0:
         depth -= 1
         node, level = stack[depth], stack_level[depth]
-        if world.live[node] == 0:
+        if live[node] == 0:
             continue
+        low = (node - first[level]) * (LEAF << (4 * level))
+        high = min(low + (LEAF << (4 * level)), used)
         cell = cell_of(box[node, 3], box[node, 0], grid, edges)
         if cell == cell_of(box[node, 1], box[node, 2], grid, edges):
-            near = toward(away(world.ball, node, one["x"], one["y"], one["z"]) - world.ball[node, 3] - SLACK)
+            near = toward(away(ball, node, ox, oy, oz) - ball[node, 3] - SLACK)
             if np.rint((best[node] + weight * near + SLACK) * QUANTA) < cells.best[cell]:
-                _sum_up(world, node, level, sums, stamp)
-                cells.members[cell] += world.live[node]
+                if sums[node, 2] != stamp:
+                    sums[node, 0], sums[node, 1] = _sums(latitude[low:high], longitude[low:high], base[low:high])
+                    sums[node, 2] = stamp
+                cells.members[cell] += live[node]
                 cells.latitude[cell] += sums[node, 0]
                 cells.longitude[cell] += sums[node, 1]
                 continue
         if level == 0:
-            _tally_leaf(world, one, weight, node, grid, edges, work, cells)
+            score(x[low:high], y[low:high], z[low:high], base[low:high], ox, oy, oz, weight, work.scored)
+            for k in range(high - low):
+                work.entry[k] = low + k
+            tally(
+                latitude, longitude, world.start, world.label, work.entry, work.scored, high - low, grid, edges, cells
+            )
             continue
         low = first[level - 1] + (node - first[level]) * FANOUT
-        high, last = min(low + FANOUT, first[level]), depth
-        for child in range(low, high):
+        last = depth
+        for child in range(low, min(low + FANOUT, first[level])):
             stack[depth], stack_level[depth] = child, level - 1
             last = depth if best[child] > best[stack[last]] else last
             depth += 1
@@ -395,25 +419,11 @@ def tally_node(
 
 
 @compiled
-def _tally_leaf(
-    world: World, one: Record, weight: float, leaf: int, grid: Record, edges: Floats, work: Scratch, cells: Cells
-) -> None:
-    low, high = leaf * LEAF, min(leaf * LEAF + LEAF, world.sizes[0])
-    x, y, z = world.vector[0, low:high], world.vector[1, low:high], world.vector[2, low:high]
-    score(x, y, z, world.base[low:high], one["x"], one["y"], one["z"], weight, work.scored)
-    for k in range(high - low):
-        if not math.isnan(work.scored[k]):
-            tally(world, low + k, work.scored[k], grid, edges, cells)
-
-
-@compiled
-def _sum_up(world: World, node: int, level: int, sums: Longs, stamp: int) -> None:
-    """Sums of the coordinates of what is on the map in a node; kept until the stamp is another."""
-    if sums[node, 2] == stamp:
-        return
-    low, latitude, longitude = (node - world.first[level]) * (LEAF << (4 * level)), 0, 0
-    for row in range(low, min(low + (LEAF << (4 * level)), world.sizes[0])):
-        if not math.isnan(world.base[row]):
-            latitude += int(np.rint(world.latitude[row] * FINE))
-            longitude += int(np.rint(world.longitude[row] * FINE))
-    sums[node, 0], sums[node, 1], sums[node, 2] = latitude, longitude, stamp
+def _sums(latitude: Floats, longitude: Floats, base: Floats) -> tuple[int, int]:
+    """Of the coordinates of what is on the map."""
+    north, east = 0, 0
+    for k in range(base.size):
+        if not math.isnan(base[k]):
+            north += int(np.rint(latitude[k] * FINE))
+            east += int(np.rint(longitude[k] * FINE))
+    return north, east
