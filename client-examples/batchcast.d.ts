@@ -45,6 +45,9 @@ export interface LiveEvent {
   relevanceScore: number;
 }
 
+/** A cell of the map (a tile of the slippy map, level/x/y), and how many of the events that match lie in it, shown or not. */
+export interface Cluster { cell: string; location: Location; count: number; topEventId: string }
+
 export interface Message { type: string; ref?: string; [field: string]: unknown }
 
 export interface Change {
@@ -140,6 +143,7 @@ export class Lost extends Refusal {
 
 export class View {
   events: Map<string, LiveEvent>;
+  clusters: Cluster[];
   seq: number;
   get digest(): string;
   ranked(): LiveEvent[];
@@ -160,6 +164,7 @@ export class BatchcastClient {
   readonly connections: number;
   readonly divergences: number;
   get events(): ReadonlyMap<string, LiveEvent>;
+  get clusters(): readonly Cluster[];
   get digest(): string;
   get seq(): number;
   get viewport(): Viewport | null;

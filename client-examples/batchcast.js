@@ -147,6 +147,8 @@ export function termOf({ id, version }) {
 /** The events held, their digest, and the number of the last change. Messages in, changes out; nothing else. */
 export class View {
   events = new Map();
+  /** How many events lie where, as last told; empty unless `clusters` was asked for and far more is in view than shown. */
+  clusters = [];
   seq = 0;
   #sum = 0n;
 
@@ -176,6 +178,7 @@ export class View {
     for (const id of deletes) this.#put(id, undefined, before);
     // Changed fields are laid over what is held; of a snapshot nothing old may shine through.
     for (const event of [...creates, ...updates]) this.#put(event.id, anew ? event : { ...this.events.get(event.id), ...event }, before);
+    this.clusters = message.clusters ?? this.clusters;
     const follows = message.seq === this.seq + 1;
     this.seq = message.seq;
     const matches = follows && (message.digest === undefined || message.digest === this.digest);
@@ -272,6 +275,11 @@ export class BatchcastClient {
   /** What is held, by id; the client's own, don't change it. */
   get events() {
     return this.#view.events;
+  }
+
+  /** How many events lie where; with the option `clusters`, when far more is in view than shown, else none. */
+  get clusters() {
+    return this.#view.clusters;
   }
 
   get digest() {

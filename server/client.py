@@ -112,6 +112,8 @@ class View:
 
     def __init__(self) -> None:
         self.events: dict[str, Event] = {}
+        self.clusters: list[Message] = []
+        """How many events lie where, as last told; empty unless `clusters` was asked for and far more is in view than shown."""
         self.seq = 0
         self._sum = 0
 
@@ -141,6 +143,7 @@ class View:
             self._put(event_id, None)
         for event in (*creates, *updates):
             self._put(event["id"], {**self.events.get(event["id"], {}), **event})
+        self.clusters = message.get("clusters", self.clusters)
         follows = message["seq"] == self.seq + 1
         self.seq = message["seq"]
         matches = follows and message.get("digest", self.digest) == self.digest
@@ -205,6 +208,7 @@ class Client:
         location: Mapping[str, float] | None = None,
         fields: str | None = None,
         reasons: bool = True,
+        clusters: bool = False,
         options: Mapping[str, Any] | None = None,
         reconnect: bool = True,
         quiet_s: float = QUIET_S,
@@ -227,6 +231,7 @@ class Client:
             "location": location,
             "fields": fields,
             "reasons": reasons,
+            "clusters": clusters,
             **(options or {}),
         }
         self._reconnect = reconnect

@@ -53,6 +53,7 @@ class Enter:
 
     question: Question
     reasons: bool
+    clusters: bool
     held: HeldList | None
     ref: str | None
     former: tuple[str, int | None] | None = None
@@ -223,7 +224,7 @@ def _register(session: Session, message: m.Register, default_limit: int) -> Step
     question = Question(message.viewport, message.filters, message.location, session.who.user, limit)
     held = None if message.resume is None else message.resume.held
     former = None if message.resume is None else (message.resume.session, message.resume.seq)
-    entered = Enter(question, message.reasons, held, message.ref, former, _budget(message))
+    entered = Enter(question, message.reasons, message.clusters, held, message.ref, former, _budget(message))
     return replace(session, question=question), (entered,)
 
 

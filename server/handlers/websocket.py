@@ -345,8 +345,9 @@ class Peer:
         known = None if effect.former is None else feed.come_back(self._viewer, user, *effect.former)
         if self._viewer is None:
             self._viewer = Viewer(self._session.id, effect.question, self.wire)
-        self._viewer.budget, self._viewer.reasons = effect.budget, effect.reasons
-        self._viewer.question = effect.question  # Last: it makes drafts under way stale.
+        viewer = self._viewer
+        viewer.budget, viewer.reasons, viewer.clusters = effect.budget, effect.reasons, effect.clusters
+        viewer.question = effect.question  # Last: it makes drafts under way stale.
         recovered = effect.held is not None or known is not None
         config = feed.config()
         times = {name: config.pop(name) for name in ("serverTime", "nextBatchAt")}

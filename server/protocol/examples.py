@@ -71,7 +71,12 @@ _LAKE_RUN: Final = {
     "relevanceScore": 0.8,
 }
 _CLUSTERS: Final = [
-    {"cell": "u33d", "location": {"latitude": 52.51, "longitude": 13.4}, "count": 214, "topEventId": "night-market"}
+    {
+        "cell": "12/2200/1343",
+        "location": {"latitude": 52.515, "longitude": 13.4},
+        "count": 214,
+        "topEventId": "night-market",
+    }
 ]
 _UPDATES: Final = {
     "creates": [_MARKET],

@@ -60,7 +60,7 @@ class Register(Request):
     fields: Detail = Field(default="full", description="delta: updates carry only what changed")
     reasons: Annotated[bool, Field(strict=True)] = Field(default=False, description="say why events leave the view")
     clusters: Annotated[bool, Field(strict=True)] = Field(
-        default=False, description="also count what is in view but not shown"
+        default=False, description="when far more is in view than maxEvents, also say how many lie where"
     )
     min_interval_ms: Annotated[int, Field(strict=True, ge=0, le=86_400_000)] | None = Field(
         default=None, description="no change that was not asked for sooner than this after the last one"

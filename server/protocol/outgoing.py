@@ -103,12 +103,12 @@ class Summary(Wire):
 
 
 class Cluster(Wire):
-    """A cell of the map with more in it than is shown."""
+    """A cell of the map, and how many candidates lie in it."""
 
-    cell: str
-    location: Location
-    count: Counts
-    top_event_id: Identifier
+    cell: Annotated[str, Field(description="`level/x/y`, a tile of the slippy map (Web Mercator)")]
+    location: Annotated[Location, Field(description="the mean of theirs")]
+    count: Annotated[int, Field(ge=1, description="whatever the viewer may see that matches, shown or not")]
+    top_event_id: Annotated[Identifier, Field(description="the one with the highest score")]
 
 
 class Values(Wire):
@@ -246,7 +246,10 @@ class Changed(Sent):
     seq: Seq
     timestamp: Time
     digest: Digest
-    clusters: tuple[Cluster, ...] = maybe("cells with more in them than is shown, when the client asked for clusters")
+    clusters: tuple[Cluster, ...] = maybe(
+        "when the client asked for clusters: these instead of those told before; empty: there is no more in view than shown, "
+        "or not far more; absent: as before"
+    )
 
 
 class ReplaceAll(Changed, Answered):

@@ -60,6 +60,7 @@ function look() {
     held: Object.fromEntries(ranked.map(({ id, version }) => [id, version])),
     titles: Object.fromEntries(ranked.map(({ id, title }) => [id, title ?? null])),
     scores: Object.fromEntries(ranked.map(({ id, relevanceScore }) => [id, relevanceScore])),
+    clusters: client.clusters,
     digest: client.digest,
     seq: client.seq,
     session: client.session,

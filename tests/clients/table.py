@@ -609,6 +609,34 @@ async def what_is_held_may_be_more_than_a_message_can_say(world: World) -> None:
     assert all_match(look)
 
 
+# --- far more than is shown ---
+
+
+async def clusters_are_told_follow_a_batch_and_go_when_all_is_shown(world: World) -> None:
+    await world.place.put(*spread(5), event("louvre", location=LOUVRE))
+    world.question = {"viewport": BERLIN, "maxEvents": 2}
+    look = await world.opened(clusters=True)
+    assert sum(one["count"] for one in look["clusters"]) == 5
+    assert {one["topEventId"] for one in look["clusters"]} >= set(look["ranked"][:1])
+    await world.place.put(spread(6)[5])
+    await world.place.force()
+    look = await world.see(
+        lambda look: sum(one["count"] for one in look["clusters"]) == 6, "the batch has counted anew"
+    )
+    world.question = {**world.question, "viewport": PARIS}
+    await world.driver.turn("viewport", PARIS)
+    look = await world.see(lambda look: look["ranked"] == ["louvre"], "Paris")
+    assert look["clusters"] == []
+    assert all_match(look)
+
+
+async def who_did_not_ask_is_told_of_no_clusters(world: World) -> None:
+    await world.place.put(*spread(5))
+    world.question = {"viewport": BERLIN, "maxEvents": 2}
+    assert (await world.opened())["clusters"] == []
+    assert all("clusters" not in message for message in world.proxy.passed)
+
+
 TABLE: tuple[Callable[[World], Awaitable[None]], ...] = (
     a_snapshot_is_held_and_ranked_as_the_server_does,
     creates_updates_and_deletes_arrive_at_once_and_match,
@@ -647,4 +675,6 @@ TABLE: tuple[Callable[[World], Awaitable[None]], ...] = (
     what_was_one_too_many_is_sent_again,
     a_flood_of_changes_is_applied_in_order,
     what_is_held_may_be_more_than_a_message_can_say,
+    clusters_are_told_follow_a_batch_and_go_when_all_is_shown,
+    who_did_not_ask_is_told_of_no_clusters,
 )

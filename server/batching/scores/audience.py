@@ -67,6 +67,7 @@ class Viewer:
         "_question",
         "ages",
         "budget",
+        "clusters",
         "digest",
         "epoch",
         "expecting",
@@ -78,6 +79,7 @@ class Viewer:
         "resting",
         "seq",
         "session",
+        "told",
     )
 
     def __init__(self, session: str, question: Question, outlet: Outlet, *, reasons: bool = False) -> None:
@@ -90,6 +92,10 @@ class Viewer:
         """What a bound on bytes has left out of its messages so far; then the rest is owed."""
         self.resting = False
         """Its budget wants a pause after the last message (pacing.py): what falls due meanwhile is owed."""
+        self.clusters = False
+        """Does it want to know how much more there is in view?"""
+        self.told = b""
+        """The mark of the clusters that it was last told."""
         self.held = NOTHING
         self.digest = 0
         self.seq = 0
@@ -123,6 +129,7 @@ class Viewer:
     def forget(self) -> None:
         """Hold nothing: the next frame is a snapshot."""
         self.held = NOTHING
+        self.told = b""
         self.digest = 0
         self.last = -1
         self.ages = NO_AGES

@@ -186,7 +186,7 @@ class Turns:
     async def drift(self, occasion: Occasion) -> Turn:
         """Send every score that time has moved past the threshold; only while batching is off."""
         viewers = self.desk.audience.all()
-        walk = await self._walk(viewers, Kind.IMMEDIATE, self.desk.threshold, occasion.now_ms)
+        walk = await self._walk(viewers, Kind.RECOUNT, self.desk.threshold, occasion.now_ms)
         return Turn(detail={"frames": walk.frames, "owed": walk.deferred})
 
     async def catch_up(self, occasion: Occasion) -> Turn:

@@ -147,28 +147,39 @@ def crop(
 @compiled
 def keep_passing(world: World, clauses: Clauses, which: int, work: Scratch, count: int) -> int:
     """Of the candidates found, keep those that pass the filter; returns how many."""
-    kept = 0
+    slot, zone, state, start, end, vector = world.slot, world.zone, world.state, world.start, world.end, world.vector
+    x, y, z, key, entry, kept = vector[0], vector[1], vector[2], work.key, work.entry, 0
+    begin, after = clauses.first[which], clauses.first[which + 1]
     for i in range(count):
-        work.key[kept], work.entry[kept] = work.key[i], work.entry[i]
-        kept += int(passes(world, clauses, which, work.entry[i]))
+        row, passed = entry[i], False
+        for clause in range(begin, after):
+            passed = passed or _matches(
+                clauses, clause, slot[row], zone[row], state[row], start[row], end[row], x[row], y[row], z[row]
+            )
+        key[kept], entry[kept] = key[i], row
+        kept += int(passed)
     return kept
 
 
 @compiled
 def passes(world: World, clauses: Clauses, which: int, row: int) -> bool:
     """Does the row pass the filter? Any clause, all of its tests."""
-    for clause in range(clauses.first[which], clauses.first[which + 1]):  # noqa: SIM110
-        if _matches(world, clauses, clause, row):
+    x, y, z = world.vector[0, row], world.vector[1, row], world.vector[2, row]
+    slot, zone, state, start, end = world.slot[row], world.zone[row], world.state[row], world.start[row], world.end[row]
+    for clause in range(clauses.first[which], clauses.first[which + 1]):
+        if _matches(clauses, clause, slot, zone, state, start, end, x, y, z):
             return True
     return False
 
 
 @compiled
-def _matches(world: World, clauses: Clauses, clause: int, row: int) -> bool:
-    slot, zone, place = world.slot[row], world.zone[row], clauses.place[clause]
-    if (clauses.status[clause] >> (world.state[row] >> STATUS_SHIFT)) & 1 == 0:
+def _matches(
+    clauses: Clauses, clause: int, slot: int, zone: int, state: int, start: int, end: int, x: float, y: float, z: float
+) -> bool:
+    place = clauses.place[clause]
+    if (clauses.status[clause] >> (state >> STATUS_SHIFT)) & 1 == 0:
         return False
-    if world.end[row] < clauses.begins[clause, zone] or world.start[row] > clauses.ends[clause, zone]:
+    if end < clauses.begins[clause, zone] or start > clauses.ends[clause, zone]:
         return False
     for i in range(2):
         bitmap = clauses.bitmap[clause, i]
@@ -176,7 +187,7 @@ def _matches(world: World, clauses: Clauses, clause: int, row: int) -> bool:
             return False
     if place[3] < 0:
         return True
-    dx, dy, dz = world.vector[0, row] - place[0], world.vector[1, row] - place[1], world.vector[2, row] - place[2]
+    dx, dy, dz = x - place[0], y - place[1], z - place[2]
     return bool(dx * dx + dy * dy + dz * dz <= place[3])
 
 

@@ -284,7 +284,7 @@ class Feed:
     async def reveal(self, viewer: Viewer, question: Question) -> None:
         """The viewer has become someone else: send what that shows or hides, if anything."""
         viewer.question = question
-        await self._show(Sight(viewer, Kind.IMMEDIATE, None))
+        await self._show(Sight(viewer, Kind.RECOUNT, None))
 
     async def resync(self, viewer: Viewer, held: Sequence[tuple[str, int]] | None, ref: str | None) -> None:
         """The client's digest differs: the difference to `held`, or everything."""

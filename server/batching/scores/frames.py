@@ -29,6 +29,8 @@ class Parts:
     deletes: Sequence[str]
     reasons: Mapping[str, str]
     digest: int
+    clusters: bytes = b""
+    """The clusters now, as JSON; nothing: they are not told."""
 
     @property
     def created(self) -> int:
@@ -103,6 +105,8 @@ def batch_update(at: bytes, parts: Parts, total: int) -> Message:
 
 
 def _message(kind: bytes, pieces: list[bytes], parts: Parts) -> Message:
+    if parts.clusters:
+        pieces.append(b',"clusters":' + parts.clusters)
     pieces.append(b',"digest":"%016x"}' % parts.digest)
     return Message(kind, b"".join(pieces))
 

@@ -30,7 +30,9 @@ from server.batching.scores.compiling import NUMBA, compiled
 from server.batching.scores.shapes import (
     BINS,
     BROAD,
+    CELLS,
     FANOUT,
+    GRID,
     HELD,
     LEAF,
     MARGIN,
@@ -41,9 +43,11 @@ from server.batching.scores.shapes import (
     QUESTION,
     RUN,
     SHOWN,
+    SPAN,
     STATUS_SHIFT,
     WIDE,
     Bytes,
+    Cells,
     Changes,
     Clauses,
     Flags,
@@ -59,11 +63,23 @@ from server.batching.scores.shapes import (
     World,
 )
 from server.batching.scores.tree import bases, build, hilbert, moment, nodes_for, patch, prepare, prepare_at
-from server.batching.scores.walk import before, enqueue, lowest_of, relative, spread, walk_bins, walk_nodes
+from server.batching.scores.walk import (
+    before,
+    enqueue,
+    lowest_of,
+    relative,
+    spread,
+    tally,
+    tally_node,
+    walk_bins,
+    walk_nodes,
+)
 from server.edge.clock import SystemClock
 
 __all__ = (
+    "CELLS",
     "FANOUT",
+    "GRID",
     "HELD",
     "LEAF",
     "MAX_LEVELS",
@@ -72,9 +88,11 @@ __all__ = (
     "QUANTA",
     "QUESTION",
     "SHOWN",
+    "SPAN",
     "STATUS_SHIFT",
     "WIDE",
     "Bytes",
+    "Cells",
     "Changes",
     "Clauses",
     "Flags",
@@ -86,6 +104,7 @@ __all__ = (
     "Words",
     "World",
     "build",
+    "clusters",
     "diff",
     "hilbert",
     "nodes_for",
@@ -187,27 +206,43 @@ def _answer(
     work: Scratch, out: Ranked, nth: int
 ) -> int:  # fmt: skip
     """Rank the nth question over what was picked; returns how many are in view."""
-    whole, base = 0, world.base
-    if not prepared:
-        base = work.base
-        for i in range(picked + 1):
-            low, high, _ = run_of(world, work, i, picked)
-            bases(world, low, high, at, base[low:high])
-    elif one["filter"] < 0:
+    whole, base = 0, _base(world, at, prepared, picked, work)
+    if prepared and one["filter"] < 0:
         for i in range(picked):
             whole += world.live[work.node[i]] if work.level[i] >= 0 else 0
     bar = work.bar[0] if one["limit"] <= work.bar[1] else -math.inf
     while True:
-        found = gather(world, base, one, at.distance, picked, whole >= WIDE, work)
-        if one["filter"] >= 0:
-            found = keep_passing(world, clauses, one["filter"], work, found)
-        if one["private_count"] > 0:
-            found = gather_private(world, one, private, clauses, at, work, found)
+        found = _found(world, base, one, clauses, private, at, picked, whole >= WIDE, work)
         more = whole if whole >= WIDE else 0
         kept = _choose(world, one, at.distance, spacing, picked, found, more, bar, work, out, nth)
         if more == 0 or kept == one["limit"] or bar == -math.inf:
             return kept
         bar = -math.inf
+
+
+@compiled
+def _base(world: World, at: Moment, prepared: bool, picked: int, work: Scratch) -> Floats:
+    """The base of all rows, or, computed here, of those in what was picked."""
+    if prepared:
+        return world.base
+    for i in range(picked + 1):
+        low, high, _ = run_of(world, work, i, picked)
+        bases(world, low, high, at, work.base[low:high])
+    return work.base
+
+
+@compiled
+def _found(
+    world: World, base: Floats, one: Record, clauses: Clauses, private: Ints, at: Moment, picked: int, lazy: bool,
+    work: Scratch
+) -> int:  # fmt: skip
+    """The candidates, `lazy` without those in nodes wholly in view; returns how many."""
+    found = gather(world, base, one, at.distance, picked, lazy, work)
+    if one["filter"] >= 0:
+        found = keep_passing(world, clauses, one["filter"], work, found)
+    if one["private_count"] > 0:
+        found = gather_private(world, one, private, clauses, at, work, found)
+    return found
 
 
 @compiled
@@ -236,6 +271,35 @@ def _choose(
     for i in range(kept):
         places[i] = relative(count, places[i], keys[i], lowest, highest)
     return kept
+
+
+@compiled
+def clusters(
+    world: World, questions: Records, grids: Records, edges: Floats, clauses: Clauses, private: Ints, now: int,
+    weights: Floats, past: int, ahead: int, prepared: bool, sums: Longs, stamp: int
+) -> Cells:  # fmt: skip
+    """The candidates of each question, exactly those that `rank` counts, by the cells of its grid.
+
+    `sums` remembers by node where what lives in it lies, (latitude, longitude, stamp); another stamp, another moment.
+    """
+    at, work, shape = moment(now, weights, past, ahead), _scratch(world, private.size), (questions.size, CELLS)
+    out = Cells(
+        np.zeros(shape, np.int64), np.full(shape, -1, np.int32), np.full(shape, -math.inf), np.zeros(shape, np.int64),
+        np.zeros(shape, np.int64)
+    )  # fmt: skip
+    for i in range(questions.size):
+        cells = Cells(out.members[i], out.top[i], out.best[i], out.latitude[i], out.longitude[i])
+        one, grid, edge, lazy = questions[i], grids[i], edges[i], prepared and questions[i]["filter"] < 0
+        picked = descend(world, one, prepared, work)
+        base = _base(world, at, prepared, picked, work)
+        found = _found(world, base, one, clauses, private, at, picked, lazy, work)
+        tally(world.latitude, world.longitude, world.start, world.label, work.entry, work.key, found, grid, edge, cells)
+        for j in range(picked if lazy else 0):
+            if work.level[j] >= 0:
+                tally_node(
+                    world, one, at.distance, work.node[j], work.level[j], grid, edge, sums, stamp, work, cells
+                )  # fmt: skip
+    return out
 
 
 @compiled
@@ -306,6 +370,8 @@ def warm() -> float:
     prepare(world, 0, weights, 0, 0)
     patch(world, none, 0, weights, 0, 0)
     ranked = rank(world, questions, clauses, none, 0, weights, 0, 0, 0.0, True)
+    grids, edges, sums = np.zeros(1, GRID), np.full((1, SPAN - 1), -math.inf), np.zeros((1, 3), np.int64)
+    clusters(world, questions, grids, edges, clauses, none, 0, weights, 0, 0, True, sums, 1)
     held, first = np.zeros(1, HELD), np.array([0, 1])
     touched(world, questions, clauses, none, held, first, np.zeros(1, np.int32), none, 0, weights, 0, 0)
     diff(world, ranked, np.zeros(1, np.int32), held, first, np.zeros(1))

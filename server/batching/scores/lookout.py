@@ -14,8 +14,9 @@ import numpy as np
 
 from server.batching.scores import kernel, ranking
 from server.batching.scores.audience import Held, Viewer, count, records
+from server.batching.scores.cells import Grid
 from server.batching.scores.columns import Columns
-from server.batching.scores.kernel import Changes, Flags, Ranked
+from server.batching.scores.kernel import Cells, Changes, Flags, Ranked
 from server.batching.scores.predicates import Compiler
 from server.batching.scores.question import Question
 from server.batching.scores.ranking import Ranking, Rules
@@ -34,6 +35,10 @@ class Lookout:
         self._compiler = Compiler(columns)
         self._prepared_ms: int | None = None
         self._merges = -1
+        self._sums = np.zeros((0, 3), np.int64)
+        """Of `kernel.clusters`; as many as there are nodes once somebody wants clusters."""
+        self._stamp = 0
+        """Moves with everything that makes what the nodes say another."""
         weights = rules.weights
         self._weights = np.array(
             [weights.time, weights.distance, weights.popularity, weights.recency, weights.confidence]
@@ -50,6 +55,7 @@ class Lookout:
     def _note_prepared(self, now_ms: int) -> None:
         self.columns.take_dirty()
         self._prepared_ms, self._merges = now_ms, self.columns.merges
+        self._stamp += 1
 
     def _is_prepared(self, now_ms: int) -> bool:
         """Is this the moment that was prepared? Then what has changed since is brought in."""
@@ -59,6 +65,7 @@ class Lookout:
         dirty = self.columns.take_dirty()
         if len(dirty):
             kernel.patch(self.columns.world, dirty, now_ms, self._weights, *self._window)
+            self._stamp += 1
         return True
 
     def rank(self, questions: Sequence[Question], now_ms: int) -> Ranked:
@@ -88,6 +95,27 @@ class Lookout:
             np.concatenate([np.empty(0), *(one.scores for one in found)]),
             np.array([one.candidates for one in found], np.int64),
         )
+
+    def count_cells(
+        self, questions: Sequence[Question], grids: Sequence[Grid], now_ms: int, *, prepared: bool
+    ) -> Cells:
+        """The candidates of these questions by cell; right behind `rank`, which has said whether the moment is prepared."""
+        if not kernel.NUMBA:
+            counted = [
+                ranking.count_cells(self.columns, *one, self.rules, now_ms)
+                for one in zip(questions, grids, strict=True)
+            ]
+            return Cells(*(np.stack(part) for part in zip(*counted, strict=True)))
+        asked, clauses, private = self._compiler.questions(questions)
+        cells = np.array([(grid.scale, grid.side, grid.x) for grid in grids], kernel.GRID)
+        edges = np.full((len(grids), kernel.SPAN - 1), -np.inf)
+        for row, grid in zip(edges, grids, strict=True):
+            row[: len(grid.edges)] = grid.edges
+        world = self.columns.world
+        if len(self._sums) < len(world.live):
+            self._sums = np.zeros((len(world.live), 3), np.int64)
+        moment = (now_ms, self._weights, *self._window, prepared)
+        return kernel.clusters(world, asked, cells, edges, clauses, private, *moment, self._sums, self._stamp)
 
     def view(self, question: Question, now_ms: int) -> Ranking:
         """One view in detail, by the plain path; for explanations."""

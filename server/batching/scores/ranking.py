@@ -13,11 +13,13 @@ from typing import Final
 import numpy as np
 
 from server.batching.scores import kernel
+from server.batching.scores.cells import Grid
 from server.batching.scores.columns import Columns
-from server.batching.scores.kernel import Flags, Floats, Ints, Longs
+from server.batching.scores.kernel import Cells, Flags, Floats, Ints, Longs
 from server.batching.scores.predicates import Clause, bounds_of, clause_of, said_of
 from server.batching.scores.question import Question, Window
 from server.batching.scores.score import EARTH_KM, HOUR_MS, QUANTUM, Weights, chord2_of_km, relative_score
+from server.batching.scores.shapes import FINE
 from server.protocol.values import Filter
 
 BLOCK: Final = 128
@@ -58,6 +60,23 @@ def rank(columns: Columns, question: Question, rules: Rules, now_ms: int) -> Ran
     pairs = zip(greater.tolist(), raw[chosen].tolist(), strict=True)
     scores = [relative_score(n, above, value, lowest, highest) for above, value in pairs]
     return Ranking(columns.world.slot[rows[chosen]], np.array(scores), raw[chosen], n)
+
+
+def count_cells(columns: Columns, question: Question, grid: Grid, rules: Rules, now_ms: int) -> Cells:
+    """The candidates of one question by cell."""
+    rows, world = candidate_rows(columns, question, rules.window, now_ms), columns.world
+    raw = raw_of(columns, rows, question, rules.weights, now_ms)
+    latitude, longitude = world.latitude[rows], world.longitude[rows]
+    column = np.minimum(((longitude + 180.0) * grid.scale).astype(np.int64), grid.side - 1) - grid.x
+    row = (latitude[:, np.newaxis] <= np.array(grid.edges).reshape(1, -1)).sum(axis=1)
+    cell = row * kernel.SPAN + np.where(column < 0, column + grid.side, column)
+    top, best = np.full(kernel.CELLS, -1, np.int32), np.full(kernel.CELLS, -np.inf)
+    worst_first = best_first(columns, rows, raw)[::-1]
+    top[cell[worst_first]], best[cell[worst_first]] = rows[worst_first], raw[worst_first]
+    sums = np.zeros((2, kernel.CELLS), np.int64)
+    np.add.at(sums[0], cell, np.rint(latitude * FINE).astype(np.int64))
+    np.add.at(sums[1], cell, np.rint(longitude * FINE).astype(np.int64))
+    return Cells(np.bincount(cell, minlength=kernel.CELLS), top, best, *sums)
 
 
 def candidate_rows(columns: Columns, question: Question, window: Window, now_ms: int) -> Longs:

@@ -77,6 +77,12 @@ BINS: Final = 1024
 """At most so many bins of keys; only those that the walk reaches are put in order."""
 MOST: Final = 500
 """The greatest limit of a question."""
+SPAN: Final = 10
+"""Cells of a grid side by side, at most."""
+CELLS: Final = SPAN * SPAN
+"""Cells that a view is counted in, at most."""
+FINE: Final = 1e7
+"""Parts of a degree: coordinates are summed up as whole numbers of them, so that a mean does not depend on the order."""
 
 QUESTION: Final = np.dtype(
     [
@@ -95,6 +101,9 @@ QUESTION: Final = np.dtype(
     align=True,
 )
 """One question, compiled."""
+
+GRID: Final = np.dtype([("scale", "f8"), ("side", "i4"), ("first", "i4")], align=True)
+"""The cells of one question: columns a degree, columns round the globe, and the one that the view begins with. See cells.py."""
 
 HELD: Final = np.dtype([("slot", "i4"), ("mark", "u8"), ("version", "i8"), ("score", "f8")], align=True)
 """One event as a connection was last handed it: `mark` is its part of the digest under that version, `score` unrounded."""
@@ -191,6 +200,20 @@ class Changes(NamedTuple):
     """(V, 4): creates, updates, deletes, moves of scores that stay below the threshold."""
     digest: Words
     """By viewer: the sum of next.mark modulo 2^64."""
+
+
+class Cells(NamedTuple):
+    """By question and cell (SPAN of them a row, from the north-west), or by cell of one question."""
+
+    members: Longs
+    """How many candidates."""
+    top: Ints
+    """The row of the best of them, -1: there is none."""
+    best: Floats
+    """Its key."""
+    latitude: Longs
+    longitude: Longs
+    """Sums over the candidates, in parts of a degree (FINE)."""
 
 
 class Moment(NamedTuple):

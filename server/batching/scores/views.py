@@ -9,7 +9,7 @@ has happened to the viewer since: then frame, `held`, `seq` and digest advance i
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Final, NamedTuple
 
@@ -18,6 +18,7 @@ import numpy as np
 from server.batching.scores import frames
 from server.batching.scores.audience import NOTHING, Held, Viewer
 from server.batching.scores.budget import NO_AGES, PLAIN, Ages, Terms, terms_of
+from server.batching.scores.clusters import Clusters, clusters_of
 from server.batching.scores.columns import Columns
 from server.batching.scores.frame import Frame, Shared
 from server.batching.scores.frames import Message, Parts
@@ -38,6 +39,8 @@ class Kind(Enum):
     ANSWER = "answer"
     BATCH = "batch"
     IMMEDIATE = "immediate"
+    RECOUNT = "recount"
+    """As an immediate one, and the clusters too: for what time has moved, or another identity."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +81,7 @@ class Draft:
     saved: Saved
     shared: bool
     """Another's frame has the same tail."""
+    told: bytes
 
 
 def deliver(draft: Draft) -> bool | None:
@@ -88,7 +92,7 @@ def deliver(draft: Draft) -> bool | None:
     viewer.last, viewer.ages = draft.last, draft.ages
     if draft.frame is None:
         return False
-    viewer.held, viewer.digest = draft.held, draft.digest
+    viewer.held, viewer.digest, viewer.told = draft.held, draft.digest, draft.told
     viewer.seq += 1
     viewer.epoch += 1
     viewer.outlet.hand(draft.frame)
@@ -108,6 +112,9 @@ class _Seen:
     group: int
     strangers: tuple[str, ...]
     terms: Terms | None
+    counted: bool
+    """Is it told of clusters?"""
+    told: bytes
 
 
 @dataclass(slots=True)
@@ -125,19 +132,20 @@ class _Round:
     def add(self, sight: Sight, columns: Columns) -> None:
         """Take one more sight in."""
         viewer = sight.viewer
-        epoch, question, held, seq = viewer.epoch, viewer.question, viewer.held, viewer.seq + 1
+        epoch, question, held, seq, told = viewer.epoch, viewer.question, viewer.held, viewer.seq + 1, viewer.told
         strangers: tuple[str, ...] = ()
         if sight.kind is Kind.SNAPSHOT:
             held = NOTHING
         elif sight.claimed is not None:
             held, strangers = self._claimed(columns, tuple(sight.claimed))
         number, terms = self._number(question), None if viewer.budget is PLAIN else _terms(sight)
+        counted = viewer.clusters and sight.kind is not Kind.IMMEDIATE
         # What is equal is one object where walks have made it so; who comes back together may not have walked together.
         same = held if sight.kind is Kind.ANSWER else id(held)
-        said = sight.claimed is None, strangers, terms and terms.key
+        said = sight.claimed is None, strangers, terms and terms.key, counted, told
         key = (number, same, sight.kind, sight.threshold, viewer.reasons, *said)
         group = self._groups.setdefault(key, len(self.members))
-        seen = _Seen(sight, epoch, question, number, held, seq, group, strangers, terms)
+        seen = _Seen(sight, epoch, question, number, held, seq, group, strangers, terms, counted, told)
         if group == len(self.members):
             self.members.append(seen)
         self.seen.append(seen)
@@ -194,7 +202,8 @@ def draw(lookout: Lookout, sights: Sequence[Sight], now_ms: int) -> list[Draft]:
         [m.held for m in members],
         [m.sight.threshold for m in members],
     )
-    outcomes = _Press(lookout, changes, now_ms).outcomes(members)
+    clusters = clusters_of(lookout, ranked, work.questions, [m.number for m in members if m.counted], now_ms)
+    outcomes = _Press(lookout, changes, now_ms, clusters).outcomes(members)
     return [_draft(seen, outcomes[seen.group], shared=seen is not members[seen.group]) for seen in work.seen]
 
 
@@ -209,6 +218,7 @@ class _Outcome:
     last: int
     ages: Ages
     saved: Saved
+    told: bytes
 
 
 def _draft(seen: _Seen, outcome: _Outcome, *, shared: bool) -> Draft:
@@ -226,17 +236,19 @@ def _draft(seen: _Seen, outcome: _Outcome, *, shared: bool) -> Draft:
         outcome.ages,
         outcome.saved,
         shared and frame is not None,
+        outcome.told,
     )
 
 
 class _Press:
     """Turns the differences of a round into messages."""
 
-    def __init__(self, lookout: Lookout, changes: Changes, now_ms: int) -> None:
+    def __init__(self, lookout: Lookout, changes: Changes, now_ms: int, clusters: Mapping[int, Clusters]) -> None:
         self._lookout = lookout
         self._columns = lookout.columns
         self._changes = changes
         self._now_ms = now_ms
+        self._clusters = clusters
         self._stamp = frames.stamp(now_ms)
         sent = changes.op != 0
         self._ops = changes.op[sent].tolist()
@@ -281,8 +293,8 @@ class _Press:
     def _part(self, seen: _Seen, whole: Whole, bare: Parts, withheld: int) -> _Outcome:
         """The same within a budget; a viewer that was left something out is not full, whatever its fresh view is."""
         assert seen.terms is not None
-        kind, total = seen.sight.kind, len(whole.fresh)
-        part = portion(self._columns, whole, seen.terms, lambda: self._measured(kind, bare, total))
+        total = len(whole.fresh)
+        part = portion(self._columns, whole, seen.terms, lambda: self._measured(seen, bare, total))
         full = not part.ages and total >= seen.question.limit
         last = int(whole.fresh["slot"][-1]) if full else -1
         digest = int(part.after["mark"].sum(dtype=np.uint64))
@@ -290,20 +302,30 @@ class _Press:
         return self._said(seen, parts, part.after, Saved(withheld, part.spared, _first_time(part)), part.ages, last)
 
     def _said(self, seen: _Seen, parts: Parts, after: Records, saved: Saved, ages: Ages, last: int) -> _Outcome:
-        kind = seen.sight.kind
-        if not len(parts) and kind in (Kind.BATCH, Kind.IMMEDIATE):
-            return _Outcome(None, None, seen.held, parts.digest, last, ages, saved)
-        message = self._message(kind, parts, len(after))
-        return _Outcome(message, Shared(message.tail), after.tobytes(), parts.digest, last, ages, saved)
+        kind, clusters = seen.sight.kind, self._clusters[seen.number] if seen.counted else None
+        told = seen.told if clusters is None else clusters.mark
+        if not len(parts) and told == seen.told and kind not in (Kind.SNAPSHOT, Kind.ANSWER):
+            return _Outcome(None, None, seen.held, parts.digest, last, ages, saved, seen.told)
+        message = self._message(kind, replace(parts, clusters=self._told(seen)), len(after))
+        return _Outcome(message, Shared(message.tail), after.tobytes(), parts.digest, last, ages, saved, told)
+
+    def _told(self, seen: _Seen) -> bytes:
+        """The clusters that go with a message to it."""
+        if not seen.counted:
+            return b""
+        clusters = self._clusters[seen.number]
+        return clusters.json if clusters.mark != seen.told or seen.sight.kind is not Kind.RECOUNT else b""
 
     def _deletes(self, seen: _Seen, gone: tuple[int, int]) -> tuple[list[str], dict[str, str]]:
         slots = self._changes.gone[gone[0] : gone[1]].tolist()
         deletes = [self._columns.id_of(slot) for slot in slots] + list(seen.strangers)
         return deletes, self._reasons(seen, slots) if deletes and seen.sight.viewer.reasons else {}
 
-    def _measured(self, kind: Kind, bare: Parts, total: int) -> int:
+    def _measured(self, seen: _Seen, bare: Parts, total: int) -> int:
         """Bytes of the message's tail without an event; of one that is as long as any of its kind."""
-        message = frames.changes(self._stamp, bare) if kind is Kind.IMMEDIATE else self._message(kind, bare, total)
+        kind, bare = seen.sight.kind, replace(bare, clusters=self._told(seen))
+        single = kind in (Kind.IMMEDIATE, Kind.RECOUNT)
+        message = frames.changes(self._stamp, bare) if single else self._message(kind, bare, total)
         return len(message.tail) + frames.DIGITS
 
     def _message(self, kind: Kind, parts: Parts, total: int) -> Message:
@@ -314,7 +336,7 @@ class _Press:
                 return frames.changes(self._stamp, parts)
             case Kind.BATCH:
                 return frames.batch_update(self._stamp, parts, total)
-            case Kind.IMMEDIATE:
+            case Kind.IMMEDIATE | Kind.RECOUNT:
                 return frames.immediate(self._stamp, parts)
 
     def _reasons(self, seen: _Seen, slots: list[int]) -> dict[str, str]:

@@ -4,6 +4,8 @@ Two ways that give the same. Candidates that are all known are spread over bins 
 reaches are put in order. Where many are in view, nodes wait in a heap under an upper bound of what is in them; a node taken
 from it gives its best child or row, and waits on under the bound of the next. An entry of the heap is a row, or
 -1 - (LEAF * node + step). A node comes before a row of equal key, for it may hide one that starts earlier.
+
+Candidates are counted by the cells of a grid in the same spirit: a node as a whole where nothing in it can matter.
 """
 
 from __future__ import annotations
@@ -18,11 +20,14 @@ from server.batching.scores.shapes import (
     BINS,
     FANOUT,
     FAR,
+    FINE,
     LEAF,
     QUANTA,
     SHIFT,
     SLACK,
+    SPAN,
     Bytes,
+    Cells,
     Floats,
     Ints,
     Longs,
@@ -326,3 +331,99 @@ def relative(count: int, greater: float, key: float, lowest: float, highest: flo
         return curved
     share = min(0.3, count / 100)
     return (1 - share) * curved + share * (key - lowest) / (highest - lowest)
+
+
+@compiled
+def cell_of(latitude: float, longitude: float, grid: Record, edges: Floats) -> int:
+    """The cell in which a point of the viewport lies."""
+    column = min(int((longitude + 180.0) * grid["scale"]), grid["side"] - 1) - grid["first"]
+    row = 0
+    for edge in edges:
+        row += int(latitude <= edge)
+    return int(row * SPAN + (column if column >= 0 else column + grid["side"]))
+
+
+@compiled
+def tally(
+    latitude: Floats, longitude: Floats, start: Longs, label: Longs, entry: Longs, key: Floats, count: int, grid: Record,
+    edges: Floats, cells: Cells
+) -> None:  # fmt: skip
+    """Count candidates (those with a key) in their cells, and find the best of each."""
+    members, top, best, north, east = cells.members, cells.top, cells.best, cells.latitude, cells.longitude
+    for i in range(count):
+        if math.isnan(key[i]):
+            continue
+        row = entry[i]
+        cell = cell_of(latitude[row], longitude[row], grid, edges)
+        members[cell] += 1
+        north[cell] += int(np.rint(latitude[row] * FINE))
+        east[cell] += int(np.rint(longitude[row] * FINE))
+        better, other = key[i] > best[cell], top[cell]
+        if key[i] == best[cell]:
+            better = start[row] < start[other] or (start[row] == start[other] and label[row] < label[other])
+        if better:
+            best[cell], top[cell] = key[i], row
+
+
+@compiled
+def tally_node(
+    world: World, one: Record, weight: float, node: int, level: int, grid: Record, edges: Floats, sums: Longs, stamp: int,
+    work: Scratch, cells: Cells
+) -> None:  # fmt: skip
+    """Count the public candidates in a node that is wholly in view.
+
+    A node within one cell is counted as a whole when nothing in it can be the best there; others are looked into, of
+    siblings the most promising first, so that it is soon known what must be beaten. Nothing that is called for every node
+    takes the world: to pass so many arrays costs more than what it does.
+    """
+    stack, stack_level, box, ball, best, live, first = (
+        work.stack, work.stack_level, world.box, world.ball, world.best, world.live, world.first
+    )  # fmt: skip
+    latitude, longitude, base, used, x, y, z = (
+        world.latitude, world.longitude, world.base, world.sizes[0], world.vector[0], world.vector[1], world.vector[2]
+    )  # fmt: skip
+    stack[0], stack_level[0], depth, ox, oy, oz = node, level, 1, one["x"], one["y"], one["z"]
+    while depth > 0:
+        depth -= 1
+        node, level = stack[depth], stack_level[depth]
+        if live[node] == 0:
+            continue
+        low = (node - first[level]) * (LEAF << (4 * level))
+        high = min(low + (LEAF << (4 * level)), used)
+        cell = cell_of(box[node, 3], box[node, 0], grid, edges)
+        if cell == cell_of(box[node, 1], box[node, 2], grid, edges):
+            near = toward(away(ball, node, ox, oy, oz) - ball[node, 3] - SLACK)
+            if np.rint((best[node] + weight * near + SLACK) * QUANTA) < cells.best[cell]:
+                if sums[node, 2] != stamp:
+                    sums[node, 0], sums[node, 1] = _sums(latitude[low:high], longitude[low:high], base[low:high])
+                    sums[node, 2] = stamp
+                cells.members[cell] += live[node]
+                cells.latitude[cell] += sums[node, 0]
+                cells.longitude[cell] += sums[node, 1]
+                continue
+        if level == 0:
+            score(x[low:high], y[low:high], z[low:high], base[low:high], ox, oy, oz, weight, work.scored)
+            for k in range(high - low):
+                work.entry[k] = low + k
+            tally(
+                latitude, longitude, world.start, world.label, work.entry, work.scored, high - low, grid, edges, cells
+            )
+            continue
+        low = first[level - 1] + (node - first[level]) * FANOUT
+        last = depth
+        for child in range(low, min(low + FANOUT, first[level])):
+            stack[depth], stack_level[depth] = child, level - 1
+            last = depth if best[child] > best[stack[last]] else last
+            depth += 1
+        stack[last], stack[depth - 1] = stack[depth - 1], stack[last]
+
+
+@compiled
+def _sums(latitude: Floats, longitude: Floats, base: Floats) -> tuple[int, int]:
+    """Of the coordinates of what is on the map."""
+    north, east = 0, 0
+    for k in range(base.size):
+        if not math.isnan(base[k]):
+            north += int(np.rint(latitude[k] * FINE))
+            east += int(np.rint(longitude[k] * FINE))
+    return north, east
