@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from server.batching.scores.frame import Frame, Shared
 from server.handlers.wire import ANSWERS, Wire, WireClosed
-from tests.handlers.pipe import Pipe, frames_in, opened
+from tests.handlers.pipe import CLOSE, Pipe, close_of, frames_in, opened
 
 pytestmark = pytest.mark.pure
 
@@ -160,3 +160,12 @@ def test_whatever_happens_all_leaves_in_order_and_a_frame_that_had_to_wait_is_to
     assert it.texts() == expected
     assert (it.wire.free, it.wire.idle, len(it.drained)) == (True, True, owed)
     assert frames_in(b"") == []
+
+
+def test_of_a_connection_that_is_about_to_end_nothing_leaves_any_more_and_nothing_is_made_for_it() -> None:
+    it = out(room=10_000)
+    it.wire.hand(b"frame")
+    assert it.wire.free
+    it.wire.supersede()
+    assert not it.wire.free
+    assert [close_of(payload) for kind, payload in it.pipe.sent() if kind == 0x80 | CLOSE] == [4004]

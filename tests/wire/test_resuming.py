@@ -3,9 +3,12 @@
 from collections.abc import Iterable
 from uuid import UUID
 
+import orjson
 import pytest
 
+from tests.handlers.pipe import CLOSE, TEXT, frame
 from tests.serving import BERLIN, Live, Message, Start, Talk, event, gauge_in, spread, until
+from tests.wire.raw import Raw
 from tests.wire.test_backpressure import BIG, COUNT
 
 FAR = {"west": -10.0, "south": -10.0, "east": -9.0, "north": -9.0}
@@ -178,6 +181,36 @@ async def test_a_connection_that_stands_half_open_is_taken_over_and_ended(place:
     assert (await place.stats())["sessionsRemembered"] == 0
     await place.put({"id": "e1", "title": "Changed"})
     await talk.get("update-event")
+
+
+async def test_a_registration_that_nobody_waits_for_uses_up_nothing(place: Live) -> None:
+    await place.put(*spread(3))
+    talk, session = await enter(place)
+    await cut(place, talk)
+    raw = await Raw.open(place.ws_port)
+    said = {"type": "register", "viewport": BERLIN, "resume": {"session": session, "seq": 1}}
+    raw.say(frame(TEXT, orjson.dumps(said)), frame(CLOSE, (1001).to_bytes(2)))
+    assert await raw.closed() == 1001
+    await until(lambda: not len(place.app.hub), "it is gone")
+    assert (await back(place, talk, session))[1] is True
+
+
+async def test_what_changes_while_a_connection_closes_is_part_of_the_difference(place: Live) -> None:
+    """Its close frame is not answered: it stands, and nothing leaves any more."""
+    await place.put(*spread(3))
+    raw = await Raw.open(place.ws_port)
+    raw.say(frame(TEXT, orjson.dumps({"type": "register", "viewport": BERLIN})))
+    session, snapshot = (await raw.message())["session"], await raw.message()
+    next(iter(place.app.hub)).close(4001, "the token has expired")
+    await place.put({"id": "e0", "title": "Changed"})
+    await place.still()
+    assert await raw.closed() == 4001
+    talk = await place.talk()
+    talk.view.apply(snapshot)
+    talk.view.seq = 0
+    said = {"session": session, "seq": 1}
+    assert (await talk.ask("register", viewport=BERLIN, resume=said))["recovered"] is True
+    assert ids((await talk.get("changes"))["updates"]["updates"]) == ["e0"]
 
 
 async def test_with_a_frame_under_way_it_is_ended_too_and_the_rest_is_a_snapshot(place: Live) -> None:

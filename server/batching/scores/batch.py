@@ -29,7 +29,7 @@ from server.batching.lag import Lag
 from server.batching.loop import Occasion, Turn, TurnRecord
 from server.batching.scores import store
 from server.batching.scores.adaptive import Activity, Bounds, following_ms
-from server.batching.scores.audience import Owed, Viewer, records
+from server.batching.scores.audience import Owed, Viewer, slots
 from server.batching.scores.desk import Desk
 from server.batching.scores.engine import Engine
 from server.batching.scores.ingest import Writer
@@ -241,8 +241,8 @@ class Turns:
         self.desk.sessions.expire(self.clock.monotonic())
         if self.engine.drawing:
             return Turn(more=False)  # a draft under way may still make somebody hold one
-        held = records([*(v.held for v in self.desk.audience), *self.desk.sessions.held()])["slot"]
-        freed = await self.engine.ask(lambda lookout: lookout.columns.forget(held))
+        held = [*(v.held for v in self.desk.audience), *self.desk.sessions.held()]
+        freed = await self.engine.ask(lambda lookout: lookout.columns.forget(slots(held)))
         return Turn(freed, freed)
 
     async def tidy(self, occasion: Occasion) -> Turn:

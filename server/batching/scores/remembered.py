@@ -1,4 +1,4 @@
-"""Sessions: who is here under which name, and what those who are gone were last handed, for when they come back. Pure.
+"""Sessions: who is here under which name, and what those who are gone were last handed, for when they come back.
 
     here --connection ends--> kept --comes back, too old, too many--> forgotten
       |                                                                  ^
