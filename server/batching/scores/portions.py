@@ -23,10 +23,11 @@ UPDATE: Final = 2
 
 @dataclass(frozen=True, slots=True)
 class Whole:
-    """A difference before any budget: its fresh events and, of those that are sent, operations and pieces (two each)."""
+    """A difference before any budget: its fresh events; of those that are sent slots, operations and pieces (two each)."""
 
     fresh: Records
     op: Bytes
+    slots: Sequence[int]
     ops: Sequence[int]
     pieces: Sequence[bytes]
     held: Held
@@ -65,25 +66,25 @@ class News:
 
 def portion(news: News, whole: Whole, terms: Terms, fixed: Callable[[], int]) -> Portion:
     """The part that these terms let through; `fixed` are the bytes of the message without any create or update."""
-    slots = whole.fresh["slot"][whole.op != 0].tolist()
-    pieces = _shortened(news, whole, slots) if terms.delta else whole.pieces
+    pieces = _shortened(news, whole) if terms.delta else whole.pieces
     room = terms.room if terms.room is None else terms.room - fixed()
     waiting = NO_AGES if whole.settles else _untouched(whole, terms.ages)
     size = sum(map(len, pieces))
     if room is None or size <= room:
         return Portion(whole.ops, pieces, whole.fresh, whole.digest, waiting, sum(map(len, whole.pieces)) - size)
     sizes = [len(body) + len(score) for body, score in zip(pieces[::2], pieces[1::2], strict=True)]
-    chosen = choose(sizes, [terms.ages.get(slot, 0) for slot in slots], room)
-    return _cut(whole, pieces, sorted(chosen), {**waiting, **older(_others(slots, chosen), terms.ages)})
+    chosen = choose(sizes, [terms.ages.get(slot, 0) for slot in whole.slots], room)
+    left = (slot for place, slot in enumerate(whole.slots) if place not in chosen)
+    return _cut(whole, pieces, sorted(chosen), {**waiting, **older(left, terms.ages)})
 
 
-def _shortened(news: News, whole: Whole, slots: Sequence[int]) -> Sequence[bytes]:
+def _shortened(news: News, whole: Whole) -> Sequence[bytes]:
     """The pieces with updates cut down to what may have changed since what is held."""
     pieces = list(whole.pieces)
     held = np.frombuffer(whole.held, HELD)
     versions = dict(zip(held["slot"].tolist(), held["version"].tolist(), strict=True))
     for place, op in enumerate(whole.ops):
-        brief = news.of(slots[place], versions[slots[place]]) if op == UPDATE else None
+        brief = news.of(whole.slots[place], versions[whole.slots[place]]) if op == UPDATE else None
         if brief is not None:
             pieces[2 * place] = brief
     return pieces
@@ -116,7 +117,3 @@ def _untouched(whole: Whole, ages: Ages) -> Ages:
     """What waits for its score alone, which this difference does not look at, waits on."""
     same = whole.fresh["slot"][whole.op == 0].tolist() if ages else ()
     return {slot: ages[slot] for slot in same if slot in ages} or NO_AGES
-
-
-def _others(slots: Sequence[int], chosen: set[int]) -> list[int]:
-    return [slot for place, slot in enumerate(slots) if place not in chosen]

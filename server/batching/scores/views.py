@@ -229,7 +229,8 @@ class _Press:
         self._stamp = frames.stamp(now_ms)
         sent = changes.op != 0
         self._ops = changes.op[sent].tolist()
-        self._pieces = self._closed(changes.next["slot"][sent].tolist(), changes.tenth[sent].tolist())
+        self._slots = changes.next["slot"][sent].tolist()
+        self._pieces = self._closed(self._slots, changes.tenth[sent].tolist())
         """What is sent, in the order of `next`: two pieces an event."""
         self._sent_before = np.concatenate(([0], np.cumsum(sent))).tolist()
 
@@ -260,7 +261,8 @@ class _Press:
         deletes, reasons = self._deletes(seen, gone)
         if seen.terms is not None:
             settles = seen.sight.threshold is not None
-            whole = Whole(following, self._changes.op[start:end], ops, pieces, seen.held, digest, settles)
+            op, slots = self._changes.op[start:end], self._slots[sent]
+            whole = Whole(following, op, slots, ops, pieces, seen.held, digest, settles)
             return self._part(seen, whole, Parts((), (), deletes, reasons, digest), withheld)
         last = int(following["slot"][-1]) if end - start >= seen.question.limit else -1
         parts = Parts(*_split(ops, pieces), deletes, reasons, digest)
