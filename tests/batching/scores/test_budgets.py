@@ -18,8 +18,9 @@ from server.batching.scores.budget import CARRY_GAP_MS, Budget
 from server.batching.scores.plan import Asked
 from server.edge.postgres import Database
 from server.protocol.event import event_op
+from server.settings import Settings
 from tests.batching.scores.test_histories import CLIENTS, LAX, PHASES, QUESTIONS, STEPS, Stage, act, rows
-from tests.batching.scores.world import ADMIN, START, Client, Trial, as_question, trial
+from tests.batching.scores.world import ADMIN, START, Client, Trial, as_question, make_feed, trial
 
 HISTORIES = int(os.environ.get("HISTORIES", "400"))
 WORLD = {"viewport": {"west": -180, "south": -90, "east": 180, "north": 90}}
@@ -175,6 +176,20 @@ async def test_a_version_the_server_never_gave_is_answered_with_the_whole_event(
             await one.feed.resync(client.viewer, [("e0", claimed)], "r2")
             (update,) = client.frames[-1]["updates"]["updates"]
             assert ("title" in update) is whole, claimed
+
+
+async def test_after_a_start_nothing_is_taken_for_granted_of_older_versions(db: Database) -> None:
+    async with trial(db) as one:
+        old = (await one.upsert(row("e0"))).version
+        await one.upsert(row("e0", title="Jazz"))
+        feed = make_feed(db, one.clock, Settings())
+        await feed.load()
+        client = Client(one.clock)
+        client.viewer = Viewer("s0", as_question(asked(Budget())), client)
+        client.viewer.budget = Budget(delta=True)
+        await feed.join(client.viewer, [("e0", old)])
+        (update,) = client.frames[0]["updates"]["updates"]
+        assert update["title"] == "Jazz"
 
 
 # --- minIntervalMs ---
