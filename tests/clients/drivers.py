@@ -150,7 +150,7 @@ class Python:
             "ranked": [event["id"] for event in ranked],
             "held": {event["id"]: event["version"] for event in ranked},
             "scores": {event["id"]: event["relevanceScore"] for event in ranked},
-            "clusters": client.view.clusters,
+            "clusters": client.clusters,
             "digest": client.digest,
             "seq": client.view.seq,
             "session": client.session,

@@ -22,7 +22,7 @@ const MAX_SPRITES = 1500;
 const EDGE = 1e-6;
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
 
-const REASONS = { outranked: "outranked", filtered: "filtered out", ended: "ended", removed: "removed", hidden: "no longer visible to you" };
+const REASONS = { left_view: "outside the view", outranked: "outranked", filtered: "filtered out", ended: "ended", removed: "removed", hidden: "no longer visible to you" };
 
 /** A position on the unit square of the Mercator map. */
 export function project(latitude, longitude) {
