@@ -2,7 +2,7 @@
  * it or, when emoji would hide it there, right beside; and only where there is more than the map shows already. A click or Enter zooms into the cell. The mouse's way to them leads
  * over the emoji (map.js asks `hit`), for these lie above; the keyboard's is one stop for Tab, at the fullest, then the arrows. */
 
-import { project, sizeOf } from "./canvas.js";
+import { LABELLED, project, sizeOf } from "./canvas.js";
 import { count, element, number, setText } from "./format.js";
 
 const SMALLEST = 24;
@@ -35,6 +35,12 @@ export function shownIn(clusters, events) {
     if (shown.has(cell)) shown.set(cell, shown.get(cell) + 1);
   }
   return shown;
+}
+
+/** Where canvas.js may put the name of an event. */
+function names(x, y, side) {
+  const [beside, below] = [[15, 45], [-25, 0, 25]].map((steps, i) => steps.flatMap((far) => [-1, 1].map((way) => (i === 0 ? [way * (side + far), 0] : [far, way * (side + 11)]))));
+  return [...beside, ...below].map(([right, down]) => ({ x: x + right, y: y + down, reach: 9 }));
 }
 
 export class Bubbles extends L.Layer {
@@ -133,11 +139,12 @@ export class Bubbles extends L.Layer {
     }
   }
 
-  /** What a bubble must not be hidden by, as circles: the emoji. */
+  /** What a bubble must not be hidden by, as circles: the emoji, and where the names of the best may be. */
   obstacles(middle) {
-    return this.events.map(({ location: { latitude, longitude }, relevanceScore }) => {
-      const at = this.map.latLngToLayerPoint([latitude, longitude + 360 * Math.round((middle - longitude) / 360)]);
-      return { x: at.x, y: at.y, reach: sizeOf(relevanceScore, this.events.length) * 0.5 };
+    return this.events.flatMap(({ location: { latitude, longitude }, relevanceScore }, rank) => {
+      const { x, y } = this.map.latLngToLayerPoint([latitude, longitude + 360 * Math.round((middle - longitude) / 360)]);
+      const reach = sizeOf(relevanceScore, this.events.length) / 2;
+      return [{ x, y, reach }, ...(rank < LABELLED ? names(x, y, reach) : [])];
     });
   }
 
