@@ -270,6 +270,11 @@ class Client:
         return self.registered.get("session")
 
     @property
+    def clusters(self) -> list[Message]:
+        """How many events lie where, as last told."""
+        return self.view.clusters
+
+    @property
     def connected(self) -> bool:
         """Is there a connection just now?"""
         return self._socket is not None

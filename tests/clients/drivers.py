@@ -153,7 +153,7 @@ class Python:
             "held": {event["id"]: event["version"] for event in ranked},
             "scores": {event["id"]: event["relevanceScore"] for event in ranked},
             "titles": {event["id"]: event.get("title") for event in ranked},
-            "clusters": client.view.clusters,
+            "clusters": client.clusters,
             "digest": client.digest,
             "seq": client.view.seq,
             "session": client.session,

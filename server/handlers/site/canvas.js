@@ -10,7 +10,7 @@ const PADDING = 0.25;
 const LARGEST = 42;
 const CROWDED = 28;
 const SMALLEST = 13;
-const LABELLED = 5;
+export const LABELLED = 5;
 const PLACE_ZOOM = { 1: 2.5, 2: 4, 3: 6 };
 const ENTER_MS = 350;
 const LEAVE_MS = 1600;
@@ -22,7 +22,7 @@ const MAX_SPRITES = 1500;
 const EDGE = 1e-6;
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
 
-const REASONS = { outranked: "outranked", filtered: "filtered out", ended: "ended", removed: "removed", hidden: "no longer visible to you" };
+const REASONS = { left_view: "outside the view", outranked: "outranked", filtered: "filtered out", ended: "ended", removed: "removed", hidden: "no longer visible to you" };
 
 /** A position on the unit square of the Mercator map. */
 export function project(latitude, longitude) {

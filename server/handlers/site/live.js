@@ -116,7 +116,7 @@ export class BatchcastClient {
   #filters = [];
   #topics = new Set();
 
-  /** options: url, token?, maxEvents?, location?, fields?, reasons?, minIntervalMs?, maxBytesPerBatch? */
+  /** options: url, token?, maxEvents?, location?, fields?, reasons?, clusters?, minIntervalMs?, maxBytesPerBatch? */
   constructor(options) {
     this.#options = { reasons: true, ...options };
     this.#filters = options.filters ?? [];
@@ -292,10 +292,10 @@ export class BatchcastClient {
   }
 
   async #register() {
-    const { maxEvents, location, fields, reasons, minIntervalMs, maxBytesPerBatch } = this.#options;
+    const { maxEvents, location, fields, reasons, clusters, minIntervalMs, maxBytesPerBatch } = this.#options;
     const resume = this.session ? { session: this.#handedOverIn ?? this.session, held: this.#held() } : undefined;
     if (resume && this.#handedOver !== null) resume.seq = this.#handedOver;
-    const message = { type: "register", viewport: this.#viewport, filters: this.#filters, maxEvents, location, fields, reasons };
+    const message = { type: "register", viewport: this.#viewport, filters: this.#filters, maxEvents, location, fields, reasons, clusters };
     const answer = await this.request({ ...message, minIntervalMs, maxBytesPerBatch, resume });
     this.session = answer.session ?? null;
     this.#become("live");

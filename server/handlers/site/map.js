@@ -3,6 +3,7 @@
 
 import { Batches } from "./batches.js";
 import { EmojiLayer, Land } from "./canvas.js";
+import { Bubbles, cellBounds } from "./clusters.js";
 import { Card } from "./explain.js";
 import { Filters } from "./filters.js";
 import { BatchcastClient } from "./live.js";
@@ -75,10 +76,12 @@ class Page {
   constructor() {
     this.map = makeMap();
     this.land = new Land().addTo(this.map);
+    this.bubbles = new Bubbles({ chosen: (cell, at) => this.zoomInto(cell, at) }).addTo(this.map);
     this.emoji = new EmojiLayer().addTo(this.map);
     this.circle = null;
     this.filters = new Filters({ changed: () => this.filtersChanged(), centre: () => this.centre() });
-    this.client = new BatchcastClient({ url: webSocketUrl(), token: token.read() ?? undefined, maxEvents: this.filters.max, filters: this.filters.value });
+    this.client = new BatchcastClient({ url: webSocketUrl(), token: token.read() ?? undefined, maxEvents: this.filters.max, filters: this.filters.value, reasons: true, clusters: true });
+    this.clusters = [];
     this.max = this.filters.max;
     this.list = new RankedList({ chosen: (id) => this.choose(id), pointed: (id) => this.emoji.point(id) });
     this.departed = new Departed({ chosen: (id, event) => this.choose(id, event) });
@@ -114,7 +117,10 @@ class Page {
     addEventListener("hashchange", () => this.followAddress());
     map.on("click", ({ containerPoint }) => this.clicked(containerPoint));
     map.on("mousemove", ({ containerPoint }) => this.hovered(containerPoint));
-    map.on("mouseout", () => this.emoji.point(null));
+    map.on("mouseout", () => {
+      this.emoji.point(null);
+      this.bubbles.point(null);
+    });
     document.querySelector(".tabs").addEventListener("click", ({ target }) => this.openSheet(target.closest("button")?.dataset.opens));
     addEventListener("keydown", ({ key, target }) => key === "Escape" && !target.closest("dialog") && this.escape());
   }
@@ -129,12 +135,15 @@ class Page {
     const changes = quick ? new Map() : scoreChanges([...creates, ...updates], before);
     const ranking = rank(events);
     this.emoji.show(ranking, { left: new Map(Object.entries(reasons)), changes, quick });
+    this.clusters = message.clusters ?? this.clusters;
+    this.list.total = this.bubbles.show(this.clusters, ranking);
     this.list.show(ranking, changes, { now: quick || type !== "batch-update" });
     this.filters.offer(creates);
     if (quick) this.departed.clear();
     else this.departed.add(deletes.map((id) => before.get(id)).filter(Boolean), reasons);
     this.departed.returned(events);
-    if (type === "batch-update") this.batches.landed({ creates, updates, deletes, before }, events);
+    // A batch that only counts anew brings no event.
+    if (type === "batch-update" && creates.length + updates.length + deletes.length > 0) this.batches.landed({ creates, updates, deletes, before }, events);
     this.refreshCard({ creates, updates, deletes, quick, type });
     this.drawState();
   }
@@ -204,14 +213,27 @@ class Page {
 
   clicked(point) {
     const event = this.emoji.hit(point);
-    if (event) this.choose(event.id, event, { focus: false });
+    if (event) return this.choose(event.id, event, { focus: false });
+    const cell = this.bubbles.hit(point);
+    if (cell) this.bubbles.choose(cell);
     else this.card.close();
   }
 
   hovered(point) {
     const event = this.emoji.hit(point);
+    const cell = event ? null : this.bubbles.hit(point);
     this.emoji.point(event?.id ?? null);
-    this.map.getContainer().classList.toggle("over-event", event !== null);
+    this.bubbles.point(cell);
+    this.map.getContainer().classList.toggle("over-event", event !== null || cell !== null);
+  }
+
+  /** As far as the cell fills the part of the window that no panel covers; on the copy of the world that is in sight. */
+  zoomInto(cell, { latitude, longitude }) {
+    const { west, south, east, north } = cellBounds(cell);
+    const turn = 360 * Math.round((this.map.getCenter().lng - longitude) / 360);
+    const bounds = L.latLngBounds([south, west + turn], [north, east + turn]);
+    const zoom = Math.max(this.map.getZoom() + 1, Math.min(this.map.getMaxZoom(), this.map.getBoundsZoom(bounds)));
+    this.map.setView([latitude, longitude + turn], zoom, { animate: !calm });
   }
 
   choose(id, known, { focus = true } = {}) {

@@ -17,6 +17,8 @@ export class RankedList {
     this.chosen = chosen;
     this.rows = new Map();
     this.ranking = [];
+    /** How many there are in view, when far more than are listed; else 0. */
+    this.total = 0;
     this.changes = new Map();
     this.active = null;
     this.selected = null;
@@ -57,7 +59,7 @@ export class RankedList {
       else this.list.insertBefore(row.node, place);
     });
     this.changes.clear();
-    setText(this.badge, number(this.ranking.length));
+    setText(this.badge, number(this.ranking.length) + (this.total > 0 ? ` of ${number(this.total)}` : ""));
     if (this.active !== null && !present.has(this.active)) this.activate(null);
   }
 
