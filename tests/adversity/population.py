@@ -39,6 +39,16 @@ HOURS: Final = (-20, -5, -0.5, 0.5, 1.5, 6, 20, 40, 60, 200)
 """When events start. Away from where a score has steps, so that a second more or less changes no order by much."""
 WORDS: Final = ("jazz", "food", "art", "run")
 LONG_MS: Final = 3_600_000
+MILD: Final = {
+    "BATCH_INTERVAL_MS": 500,
+    "MIN_FLUSH_GAP_MS": 0,
+    "URGENT_GAP_MS": 200,
+    "PING_INTERVAL_MS": 1000,
+    "SLOW_CLIENT_TIMEOUT_MS": 5000,
+    "MESSAGES_PER_S": 1000,
+    "RETURN_JITTER_MS": 1000,
+}
+"""Settings with which much happens in a few seconds, and who is gone is missed within a few more."""
 UNDER_WAY: Final = (
     "frames_waiting",
     "frames_owed",
@@ -189,8 +199,8 @@ def as_oracle(stored: Message) -> Message:
 
 
 async def soon(seconds: float) -> None:
-    """A wait that is not sat out whole: a minute of backoff is none here."""
-    await asyncio.sleep(min(seconds, 2) / 20)
+    """A wait that is not sat out whole: half a minute of backoff is a second here."""
+    await asyncio.sleep(min(seconds / 10, 1))
 
 
 class Producer:
@@ -399,4 +409,3 @@ class Population:
             there = stored[event_id] | {"start": to_ms(stored[event_id]["start"])}
             wrong = {name: (value, there.get(name)) for name, value in row.items() if there.get(name) != value}
             assert not wrong, f"{event_id}: acknowledged, stored: {wrong}"
-

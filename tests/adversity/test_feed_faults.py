@@ -13,10 +13,9 @@ import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final
 
-import pytest
 import pytest_asyncio
 
-from tests.adversity.population import Population, at_rest, in_memory_process, nobody_is_there
+from tests.adversity.population import MILD, Population, at_rest, in_memory_process, nobody_is_there
 from tests.serving import Process, until
 from tests.ways import End, Way
 
@@ -24,15 +23,6 @@ FAULTS: Final = int(os.environ.get("FAULTS", "20"))
 SEED: Final = int(os.environ.get("FAULTS_SEED", "1"))
 BETWEEN_S: Final = 0.15
 PULLED_OUT_S: Final = 2.0
-MILD: Final = {
-    "BATCH_INTERVAL_MS": 500,
-    "MIN_FLUSH_GAP_MS": 0,
-    "URGENT_GAP_MS": 200,
-    "PING_INTERVAL_MS": 1000,
-    "SLOW_CLIENT_TIMEOUT_MS": 5000,
-    "MESSAGES_PER_S": 1000,
-    "RETURN_JITTER_MS": 1000,
-}
 EXPECTED: Final = {"postgres lost", "postgres exited", "postgres restart failed"}
 """What a server that goes through all this may call an error."""
 
@@ -106,13 +96,20 @@ async def pull_out(people: Population) -> None:
 async def kill_the_server(people: Population) -> None:
     await people.server.kill()
     await until(lambda: people.server.postgres() == [], "no PostgreSQL is left behind")
-    await people.server.start()
+    await start_again(people)
 
 
 async def restart_the_server(people: Population) -> None:
     people.server.signal(signal.SIGTERM)
     assert await people.server.ended() == 0
+    await start_again(people)
+
+
+async def start_again(people: Population) -> None:
+    """On the same ports, over the same data."""
+    ports = dict(people.server.ports)
     await people.server.start()
+    assert people.server.ports == ports
 
 
 async def kill_postgres(people: Population) -> None:
