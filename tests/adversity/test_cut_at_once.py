@@ -1,6 +1,7 @@
 """A thousand clients cut at the same moment, again and again: nothing of them stays, in no gauge and not in memory.
 
-CROWD sets how many. Two servers are looked at: one in this process, whose objects can be counted; one in its own, whose memory can.
+CROWD sets how many; QUEUE_SOAK=1 (`make soak`) makes it often. Two servers are looked at: one in this process, whose objects can
+be counted; one in its own, whose memory can.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from tests.wire.raw import Raw
 CROWD: Final = int(os.environ.get("CROWD", "1000"))
 FEW: Final = 200
 TOGETHER: Final = 50
-CYCLES: Final = 3
+CYCLES: Final = 20 if os.environ.get("QUEUE_SOAK") else 3
 WARM: Final = 2
 """Cycles after which a process is as large as it needs to be."""
 GROWTH_MOST: Final = 3 << 20
