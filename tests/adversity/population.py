@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -25,7 +25,7 @@ from server.client import Client, Lost, Refusal
 from server.protocol.values import to_ms
 from tests.conftest import in_memory, short_folder
 from tests.oracle import view as oracle
-from tests.serving import HOUR_MS, Message, Process, event, now_ms, until
+from tests.serving import HOUR_MS, Message, Process, event, now_ms
 from tests.ways import Proxy
 
 WATCHERS: Final = 60
@@ -38,6 +38,8 @@ CENTRE: Final = (52.5, 13.4)
 HOURS: Final = (-20, -5, -0.5, 0.5, 1.5, 6, 20, 40, 60, 200)
 """When events start. Away from where a score has steps, so that a second more or less changes no order by much."""
 WORDS: Final = ("jazz", "food", "art", "run")
+PATIENCE_S: Final = 90.0
+"""A bound that is only there to end a broken run."""
 LONG_MS: Final = 3_600_000
 MILD: Final = {
     "BATCH_INTERVAL_MS": 500,
@@ -116,17 +118,21 @@ def some_filters(rng: random.Random) -> list[Message]:
 
 async def at_rest(server: Process) -> None:
     """Nothing is under way any more."""
-    async with asyncio.timeout(30):
-        while busy := {name: n for name in UNDER_WAY if (n := await server.gauge(name))}:
-            await asyncio.sleep(0.1)
-    assert not busy
+    await all_zero(server, UNDER_WAY)
 
 
 async def nobody_is_there(server: Process) -> None:
-    async with asyncio.timeout(30):
-        while any([await server.gauge(name) for name in ("connections", "viewers")]):
-            await asyncio.sleep(0.1)
-    await at_rest(server)
+    await all_zero(server, ("connections", "viewers", *UNDER_WAY))
+
+
+async def all_zero(server: Process, names: Sequence[str]) -> None:
+    busy: Message = {}
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            while busy := {name: number for name in names if (number := await server.gauge(name))}:
+                await asyncio.sleep(0.1)
+    except TimeoutError:
+        raise AssertionError(f"still under way after {PATIENCE_S:.0f} s: {busy}") from None
 
 
 class Watcher:
@@ -165,11 +171,13 @@ class Watcher:
         except Lost:
             return  # It is said again with the next registration.
 
-    def differs(self, stored: dict[str, Message], now: int) -> str:
+    def scores(self, events: list[Message], now: int) -> dict[str, float]:
+        """The oracle's view."""
+        return {one["id"]: score for one, score in oracle.view(events, self.question, now)}
+
+    def differs(self, stored: dict[str, Message], scores: dict[str, float]) -> str:
         """What is wrong with what it holds; empty when that is the oracle's view."""
-        view = oracle.view([as_oracle(one) for one in stored.values()], self.question, now)
         held, client = self.client.events, self.client
-        scores = {one["id"]: score for one, score in view}
         if held.keys() != scores.keys():
             return f"{sorted(held.keys() - scores.keys())} too much, {sorted(scores.keys() - held.keys())} missing"
         if client.digest != oracle.digest({event_id: stored[event_id]["version"] for event_id in held}):
@@ -346,14 +354,15 @@ class Population:
 
     async def until(self, true: Callable[[], bool], what: str) -> None:
         """Look until it holds; whoever has fallen over meanwhile is heard at once."""
-
-        def so() -> bool:
-            for one in (*self._running, *self._pushing):
-                if one.done() and not one.cancelled():
-                    one.result()
-            return true()
-
-        await until(so, what)
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                while not true():
+                    for one in (*self._running, *self._pushing):
+                        if one.done() and not one.cancelled():
+                            one.result()
+                    await asyncio.sleep(0.02)
+        except TimeoutError:
+            raise AssertionError(f"still not so after {PATIENCE_S:.0f} s: {what}") from None
 
     # Quiet.
 
@@ -366,19 +375,20 @@ class Population:
         now = await self._flush()
         stored = await self.stored()
         self._nothing_is_missing(stored)
-        await self.until(lambda: not self._wrong(stored, now), "every client holds the oracle's view")
-        assert not self._wrong(stored, now)
+        events = [as_oracle(one) for one in stored.values()]
+        right = [(one, one.scores(events, now)) for one in self.watchers]
+        try:
+            await self.until(lambda: not any(o.differs(stored, v) for o, v in right), "all hold the oracle's view")
+        except AssertionError:
+            assert [what for one, view in right if (what := one.differs(stored, view))] == []
+            raise
         assert [one.client.divergences for one in self.watchers] == [0] * len(self.watchers)
         assert not [one.client.problems for one in self.watchers if one.client.problems]
-
-    def _wrong(self, stored: dict[str, Message], now: int) -> dict[int, str]:
-        found = ((number, one.differs(stored, now)) for number, one in enumerate(self.watchers))
-        return {number: what for number, what in found if what}
 
     async def _until_registered(self) -> None:
         """The server knows of each once, and of nobody else: who left without a word is gone."""
         wanted = len(self.watchers) + len(self.producers)
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE_S):
             while (await self.stats())["registeredUsers"] != wanted:
                 await asyncio.sleep(0.1)
 
@@ -387,7 +397,7 @@ class Population:
         answer = await self.server.ask("PATCH", "/config", {"batchIntervalMs": LONG_MS})
         assert answer.status == 200, answer.body
         last = self.producers[0]
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE_S):
             while True:
                 await last.next()
                 forced = (await self.server.ask("POST", "/force-batch")).json

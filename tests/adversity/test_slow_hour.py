@@ -68,7 +68,7 @@ class Reader:
         self.until_s = 0
         self.away_s = 0
         self.closed: list[int] = []
-        self.frames = self.pings = self.caught_up = 0
+        self.frames = self.pings = 0
         self.come()
 
     def come(self) -> None:
@@ -142,6 +142,12 @@ class Reader:
             assert len(change.creates) + len(change.updates) <= self.question["maxEvents"]
 
     @property
+    def in_step(self) -> bool:
+        """Is it there, and has it taken all that it was sent?"""
+        there = self.away_s < 0 and self.connection.open and self.view.seq > 0
+        return there and not self.held_back and not self.pipe.taken
+
+    @property
     def held_back(self) -> int:
         """Bytes that the server keeps for it."""
         peer = self.connection._resident
@@ -174,7 +180,7 @@ class Hour:
         self.one, self.server, self.hub, self.tasks = one, server, hub, tasks
         self.rng = random.Random(0)
         self.readers: list[Reader] = []
-        self.owed = self.most_back = 0
+        self.owed = 0
 
     async def begin(self) -> None:
         for number in range(EVENTS):
@@ -200,6 +206,7 @@ class Hour:
             await one.flush()
         self.owed += sum(bool(viewer.owed) for viewer in one.feed.desk.audience)
         await self.turns()
+        self.check_in_step()
 
     async def turns(self) -> None:
         """What is woken by itself in a server that runs."""
@@ -230,6 +237,16 @@ class Hour:
         await self.one.clock.settle()
         for reader in self.readers:
             reader.read()
+
+    def check_in_step(self) -> None:
+        """Who has taken everything has missed nothing: what it holds is what is published, and it is owed no more."""
+        published = self.one.model.published
+        for viewer in self.one.feed.desk.audience:
+            assert not (viewer.owed and viewer.free), "owed, free, and not served"
+        for reader in self.readers:
+            for event_id, event in reader.view.events.items() if reader.in_step else ():
+                truth = published[event_id]
+                assert (event["title"], event["rsvpCount"]) == (truth["title"], truth["rsvp"]), event_id
 
     def check(self) -> None:
         """Everybody holds the oracle's view."""
