@@ -230,9 +230,11 @@ class App:
         gauge = self.metrics.gauge
         gauge("viewers", "registered viewers", lambda: len(desk.audience))
         gauge("connections", "open WebSocket connections", lambda: len(self.hub))
+        gauge("connections_expected", "connections at the door or about to end", lambda: len(self.hub.expected))
+        gauge("tasks", "tasks under way, a loop's included", lambda: len(self.tasks))
         gauge("sessions_remembered", "ended sessions that may be come back to", lambda: len(desk.sessions))
         gauge("sessions_remembered_events", "events that they hold", lambda: desk.sessions.events)
-        gauge("pending", "events whose popularity waits for a flush", lambda: len(desk.pending))
+        self.feed.measure(gauge)
         gauge("events", "events in memory", self.feed.events)
         gauge("postgres_up", "1 while PostgreSQL answers", lambda: int(database.up))
         gauge("event_loop_lag_seconds", "worst lag of the event loop since start", lambda: self.lag.worst_s)

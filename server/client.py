@@ -60,6 +60,8 @@ HELD_BYTES: Final = 96 << 10
 """What the server takes as `held`: so many ids, in a message of 128 KiB with everything else in it."""
 QUIET_S: Final = 20.0
 PULSE_S: Final = 20.0
+GOODBYE_S: Final = 1.0
+"""How long a close frame is tried; who did not answer a ping will hardly answer that."""
 PARTS: Final = ("creates", "updates", "deletes")
 
 COME_BACK: Final = {
@@ -363,6 +365,7 @@ class Client:
                 max_size=FRAME_BYTES,
                 ping_interval=self._quiet_s,
                 ping_timeout=self._pulse_s,
+                close_timeout=GOODBYE_S,
             )
         except (OSError, InvalidHandshake, TimeoutError) as error:
             raise self._not_there(error) from None

@@ -1,4 +1,4 @@
-"""A way to the server that follows a script: a TCP proxy that reads the frames which pass through it.
+"""A way to the server that follows a script: the proxy of tests/ways.py, with all its verbs, that reads the frames passing through.
 
 async with Proxy(place.ws_port) as proxy:
     client(proxy.url)
@@ -6,11 +6,6 @@ async with Proxy(place.ws_port) as proxy:
     proxy.cut_in_frame()                        half of the server's next frame passes, then both ends are cut
     await proxy.inject(message)                 the client gets this, too
     await proxy.close(4003, "too slow")         the client gets this close frame, as if the server had sent it
-    proxy.cut()                                 all connections end without a word
-    proxy.shut(), proxy.admit()                 new connections are cut at once, are let through again
-    proxy.stall(), proxy.flow()                 nothing passes either way, nothing ends
-    proxy.half_open()                           those that are open now stay open, and are dead for ever
-    proxy.target = other.ws_port                where new connections go
     proxy.said("resync")                        what clients have sent, read out of their masked frames
 
 Compression is not offered on: the request's Sec-WebSocket-Extensions is taken out, so that every frame is plain.
@@ -24,6 +19,9 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
+
+from tests import ways
+from tests.ways import End, Way
 
 Message = dict[str, Any]
 Edit = Callable[[Message], list[Message]]
@@ -59,83 +57,22 @@ async def read_frame(reader: asyncio.StreamReader) -> tuple[bytes, int, bytes]:
     return raw + key + body, first, payload
 
 
-@dataclass(eq=False)
-class Way:
-    """One connection through the proxy."""
-
-    client: asyncio.StreamWriter
-    server: asyncio.StreamWriter
-    dead: bool = False
-
-    def abort(self) -> None:
-        for writer in (self.client, self.server):
-            writer.transport.abort()
-
-
 @dataclass
-class Proxy:
-    target: int
+class Proxy(ways.Proxy):
     edit: Edit = unchanged
     sent: list[Message] = field(default_factory=list)
     """Every message of every client, the oldest first."""
     passed: list[Message] = field(default_factory=list)
     """Every message that the server sent, as it sent it."""
-    admitted: int = 0
-    refused: int = 0
     pings: int = 0
     """Signs of life that clients have asked for, as control frames or as messages."""
-    _open: bool = True
     _halve: bool = False
-    _ways: list[Way] = field(default_factory=list)
-    _flowing: asyncio.Event = field(default_factory=asyncio.Event)
-    _server: asyncio.Server | None = None
-
-    async def __aenter__(self) -> Proxy:
-        self._flowing.set()
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=1 << 22)
-        return self
-
-    async def __aexit__(self, *exc: object) -> None:
-        assert self._server is not None
-        self._server.close()
-        self.flow()
-        self.cut()
-
-    @property
-    def url(self) -> str:
-        assert self._server is not None
-        return f"ws://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/ws"
-
-    @property
-    def ways(self) -> int:
-        """How many connections there are now."""
-        return len(self._ways)
 
     def said(self, kind: str) -> list[Message]:
         return [message for message in self.sent if message["type"] == kind]
 
-    def cut(self) -> None:
-        for way in list(self._ways):
-            way.abort()
-
     def cut_in_frame(self) -> None:
         self._halve = True
-
-    def shut(self) -> None:
-        self._open = False
-
-    def admit(self) -> None:
-        self._open = True
-
-    def stall(self) -> None:
-        self._flowing.clear()
-
-    def flow(self) -> None:
-        self._flowing.set()
-
-    def half_open(self) -> None:
-        for way in self._ways:
-            way.dead = True
 
     async def inject(self, message: Message | str) -> None:
         text = message if isinstance(message, str) else json.dumps(message)
@@ -150,27 +87,11 @@ class Proxy:
             way.client.write(frame(CLOSE, code.to_bytes(2, "big") + reason.encode()))
             way.client.close()
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if not self._open:
-            self.refused += 1
-            writer.transport.abort()
-            return
-        there, back = await asyncio.open_connection("127.0.0.1", self.target, limit=1 << 22)
-        way = Way(writer, back)
-        self._ways.append(way)
-        self.admitted += 1
-        try:
-            await self._handshake(reader, there, way)
-            async with asyncio.TaskGroup() as both:
-                both.create_task(self._requests(reader, way))
-                both.create_task(self._answers(there, way))
-        except* (asyncio.IncompleteReadError, ConnectionError):
-            pass
-        finally:
-            self._ways.remove(way)
-            # What has been written, for example a close frame, still leaves.
-            for end in (writer, back):
-                end.close()
+    async def _carry(self, reader: asyncio.StreamReader, there: asyncio.StreamReader, way: Way) -> None:
+        await self._handshake(reader, there, way)
+        async with asyncio.TaskGroup() as both:
+            both.create_task(self._requests(reader, way))
+            both.create_task(self._answers(there, way))
 
     async def _handshake(self, reader: asyncio.StreamReader, there: asyncio.StreamReader, way: Way) -> None:
         request = await reader.readuntil(b"\r\n\r\n")
@@ -184,19 +105,18 @@ class Proxy:
         while True:
             raw, first, payload = await read_frame(reader)
             await self._flowing.wait()
-            if way.dead:
+            if way.silent(End.SERVER):
                 continue
             if first == TEXT:
                 self.sent.append(json.loads(payload))
             self.pings += first == PING or (first == TEXT and self.sent[-1]["type"] == "ping")
-            way.server.write(raw)
-            await way.server.drain()
+            await way.hand(End.SERVER, raw)
 
     async def _answers(self, there: asyncio.StreamReader, way: Way) -> None:
         while True:
             raw, first, payload = await read_frame(there)
             await self._flowing.wait()
-            if way.dead:
+            if way.silent(End.CLIENT):
                 continue
             if first == TEXT:
                 self.passed.append(message := json.loads(payload))
@@ -210,5 +130,4 @@ class Proxy:
                 way.client.close()
                 way.server.transport.abort()
                 return
-            way.client.write(raw)
-            await way.client.drain()
+            await way.hand(End.CLIENT, raw)

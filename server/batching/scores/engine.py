@@ -89,6 +89,11 @@ class Engine:
         """How many events there are, as far as the thread has come."""
         return len(self._lookout.columns)
 
+    @property
+    def waiting(self) -> int:
+        """How much waits for the thread."""
+        return len(self._patches) + len(self._wishes) + len(self._slices)
+
     # What the event loop asks.
 
     def post(self, patch: Callable[[Lookout], None]) -> None:

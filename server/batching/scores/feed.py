@@ -29,6 +29,7 @@ from server.batching.scores.columns import Columns
 from server.batching.scores.desk import Desk, Tunables
 from server.batching.scores.engine import Engine
 from server.batching.scores.explain import explain
+from server.batching.scores.figures import Measure, measure
 from server.batching.scores.ingest import Writer
 from server.batching.scores.lookout import Lookout
 from server.batching.scores.pacing import Pacing
@@ -355,6 +356,10 @@ class Feed:
     def events(self) -> int:
         """Events in memory; a look from outside the engine's thread, for a gauge."""
         return self._engine.events
+
+    def measure(self, gauge: Measure) -> None:
+        """Put the numbers of work under way among the server's."""
+        measure(gauge, self.desk, self._engine, self._writer)
 
     def config(self) -> dict[str, object]:
         """The run-time settings, where each comes from, and when the next batch is due."""

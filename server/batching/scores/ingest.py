@@ -137,6 +137,16 @@ class Writer:
         """Is nothing waiting or being written?"""
         return not self._waiting and not self._order.locked()
 
+    @property
+    def rows(self) -> int:
+        """How many rows wait for a turn."""
+        return self._rows
+
+    @property
+    def doubtful(self) -> int:
+        """How many events are in a transaction under way, or in one of which nobody knows whether it was committed."""
+        return len(self._suspects)
+
     def _next_group(self) -> list[_Request]:
         group: list[_Request] = []
         room = GROUP_ROWS
