@@ -97,6 +97,7 @@ class App:
             await self.stop()
             raise
         self.panel.start()
+        self.panel.loop("leader").wake()  # not a third of a lease later
         log.info("server started", events=count, http=self.http_url, ws=self.ws_url, node=self.node)
 
     async def _open_database(self) -> None:
@@ -201,6 +202,7 @@ class App:
             off = () if self.settings.tiers_monthly else (tier_figures.MONTHLY,)
             for name in {"expire", "tidy", *LED, *tracker.LED}.difference(off):
                 self.panel.loop(name).wake()
+            self.feed.led()
         return Turn(detail={"leads": int(leads)})
 
     async def _bus_turn(self, occasion: Occasion) -> Turn:
@@ -360,6 +362,7 @@ class App:
 QUIET: Final = frozenset(
     (
         *("ledger", "bus", "connections", "ingest", "immediate", "catch-up", "forget", "leader", "alerts", "lag"),
+        *("peers", "peers-hint", "nodes", "scores-wanted"),
         *("imports", "imports-due", "imports-rescue", "imports-progress"),
         "schedules-tell",
         *(tracking_relay.TELL, tracker.RUN, tracker.BEAT, POPULARITY),
