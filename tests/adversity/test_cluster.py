@@ -4,7 +4,7 @@ import asyncio
 import random
 import signal
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, ExitStack
+from contextlib import AsyncExitStack, ExitStack, suppress
 from typing import Any
 
 import pytest
@@ -43,8 +43,10 @@ class Group:
         return iter(self.servers)
 
     async def start(self) -> None:
-        """Start those that do not run, and wait until one leads and all know of all."""
-        await asyncio.gather(*(one.start() for one in self if one.popen is None or one.popen.poll() is not None))
+        """Start those that do not run, one after the other, and wait until one leads and all know of all."""
+        for one in self:
+            if one.popen is None or one.popen.poll() is not None:
+                await one.start()
         await eventually(self.complete, "all know of all")
 
     async def complete(self) -> bool:
@@ -173,7 +175,8 @@ async def test_a_force_answers_when_every_servers_viewers_are_told_with_the_sums
             await three.count(server, "e1", delta={"scanCount": 1})
             answer = (await server.ask("POST", "/force-batch")).json
             assert answer["turn"]["done"] == 1
-            assert [(await talk.get("batch-update"))["summary"]["updatedEvents"] for talk in talks] == [1] * SERVERS
+            for talk in talks:
+                assert "e1" in {one["id"] for one in (await talk.get("batch-update"))["updates"]["updates"]}
         after = [await three.stats(server) for server in three]
         for old, new in zip(before, after, strict=True):
             assert new["totalUsersUpdated"] - old["totalUsersUpdated"] == 9
@@ -235,10 +238,8 @@ async def test_a_client_that_comes_back_at_another_server_gets_the_difference_to
 
 async def _same(three: Group, client: Client) -> bool:
     """Read on; does it hold what is stored, versions and all?"""
-    try:
+    with suppress(TimeoutError):
         await client.next_change(0.05)
-    except TimeoutError:
-        pass
     servers = [one for one in three if one.popen is not None and one.popen.poll() is None]
     stored = (await servers[0].ask("GET", "/events?limit=1000")).json["events"]
     return {(e["id"], e["version"], e["title"], e["scanCount"]) for e in stored} == {
@@ -293,7 +294,8 @@ class Pusher:
 @pytest.mark.parametrize("who", ["the leader", "another"])
 async def test_kill_9_of_any_under_load_loses_nothing_acknowledged_and_the_rest_go_on(three: Group, who: str) -> None:
     dice = random.Random(6)
-    await three.put(three[0], *spread(6))
+    names = [f"{who}-{number}" for number in range(6)]
+    await three.put(three[0], *({**one, "id": name} for one, name in zip(spread(6), names, strict=True)))
     leader = await three.leader()
     victim = leader if who == "the leader" else dice.choice([one for one in three if one is not leader])
     survivors = [one for one in three if one is not victim]
@@ -303,7 +305,7 @@ async def test_kill_9_of_any_under_load_loses_nothing_acknowledged_and_the_rest_
         for one in three:
             client = Client(one.ws_url, viewport=tuple(WORLD.values()), jitter=lambda: 0.0)
             clients.append(await ends.enter_async_context(client))
-        pushers = [Pusher(f"e{n}") for n in range(6)]
+        pushers = [Pusher(name) for name in names]
         running = [
             asyncio.ensure_future(one.push(await talk_to(three[n % SERVERS], ends), stop))
             for n, one in enumerate(pushers)
@@ -342,7 +344,8 @@ async def test_two_servers_that_create_the_same_events_at_once_agree_on_each(thr
             for one in three
         ]
         for round_ in range(5):
-            rows = [[{**one, "title": f"{n}"} for one in spread(60, f"r{round_}-")] for n in range(SERVERS)]
+            events = spread(300)[round_ * 60 : round_ * 60 + 60]
+            rows = [[{**one, "title": f"{n}"} for one in events] for n in range(SERVERS)]
             answers = await asyncio.gather(
                 *(server.ask("POST", "/events", row) for server, row in zip(three, rows, strict=True))
             )

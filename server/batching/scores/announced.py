@@ -121,12 +121,15 @@ def heard(payload: Mapping[str, Any]) -> Iterator[tuple[str, Note]]:
 
 
 def judged(event_id: str, note: Note, known: int | None, stored: Tally | None) -> Settled | None:
-    """What memory (which has version `known`, None: no such event) must follow; None: only the whole event can tell."""
+    """What memory (which has version `known`, None: no such event) must follow; None: read the whole event and tell of it at once.
+
+    Nothing is published silently but what a flush has said that it published: a version that memory got in passing would be no
+    news when its own message comes. So a note of what waits moves no version, and whoever is in doubt tells at once."""
     if stored is None:
         return Settled(event_id, None if known is None else Gone(), False)
     waits = stored.counts != stored.published
     high = waits and note.urgent
-    if known == stored.version:
+    if known == stored.version or (known is not None and not note.whole and note.after is None):
         return Settled(event_id, None, waits, high)
     if not note.whole and known is not None and (note.before, note.after) == (known, stored.version):
         return Settled(event_id, Counted(stored.published, stored.version), waits, high, note.immediate)

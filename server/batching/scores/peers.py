@@ -176,8 +176,7 @@ class Peers:
                 changes.append(change)
         rows = await store.read_rows(connection, whole) if whole else {}
         for event_id, row in rows.items():
-            note = notes[event_id]
-            changes.append(truth(event_id, row)._replace(high=note.urgent, immediate=note.immediate))
+            changes.append(truth(event_id, row)._replace(high=notes[event_id].urgent))
         # Who took an urgent update publishes it, and the leader too, should that one be gone. A second time is nothing.
         return changes if self.leads() else [change._replace(high=False) for change in changes]
 
