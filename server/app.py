@@ -14,6 +14,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Final
 
 import structlog
@@ -96,8 +97,9 @@ class App:
         except BaseException:
             await self.stop()
             raise
+        with suppress(Unavailable):  # Then the loop looks for it.
+            await self._lead_turn(Occasion("wake", 0, self.clock.now_ms()))
         self.panel.start()
-        self.panel.loop("leader").wake()  # not a third of a lease later
         log.info("server started", events=count, http=self.http_url, ws=self.ws_url, node=self.node)
 
     async def _open_database(self) -> None:

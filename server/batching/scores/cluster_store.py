@@ -55,7 +55,9 @@ UNSERVED: Final = "select asked > coalesce((select max(f.asked) from feed.flush 
 FLUSHED: Final = "insert into feed.flush (number, asked, node, events, failed) values ($1, $2, $3, $4, $5)"
 FORGET_FLUSHES: Final = "delete from feed.flush where number < $1"
 WALKED: Final = """
-insert into feed.walk (number, node, frames, deferred, seconds) values ($1, $2, $3, $4, $5) on conflict do nothing"""
+insert into feed.walk (number, node, frames, deferred, seconds)
+select f.number, $2::text, $3::bigint, $4::bigint, $5::float8 from feed.flush f where f.number = $1
+on conflict do nothing"""
 SERVED: Final = "select number, events, failed from feed.flush where asked >= $1 order by number limit 1"
 # Who missed this one because it was late has walked a later one, which covers it.
 WALKS: Final = """

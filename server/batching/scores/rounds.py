@@ -134,6 +134,7 @@ class Rounds:
     _asked: int = 0
     _began_s: float = 0.0
     _due: Due | None = None
+    _walks: dict[int, Walked] = field(default_factory=dict)
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     # The leader's flush.
@@ -165,19 +166,16 @@ class Rounds:
             self.wake("scores", RETRY_MS)
 
     async def walked(self, told: Told) -> None:
-        """Write down how the leader's own walk went."""
-        await self._write_down(self._number, told, self._began_s)
+        """The leader's own walk is over."""
+        self._note_walk(self._number, told, self._began_s)
 
-    async def _write_down(self, number: int, told: Told, began_s: float) -> None:
-        """How this server's walk went, for who waits for it; that is not worth failing for."""
-        walk = Walked(self.bus.node, told.frames, told.deferred, self.clock.monotonic() - began_s)
-        try:
-            async with self.db.transaction() as connection:
-                await store.renew(connection, self._mine(told.frames))
-                await store.walked(connection, number, walk)
-                await self.bus.publish(connection, WALKED, {"number": number})
-        except Unavailable as error:
-            log.warning("walk not written down", number=number, reason=error.message)
+    def _note_walk(self, number: int, told: Told, began_s: float) -> None:
+        """Written down by the next turn of `nodes`, which is now: by then the flush is in the statistics."""
+        seconds = self.clock.monotonic() - began_s
+        self._walks[number] = Walked(self.bus.node, told.frames, told.deferred, seconds)
+        while len(self._walks) > store.KEEP_ROUNDS:  # PostgreSQL has been away for long; nobody waits for the oldest
+            del self._walks[min(self._walks)]
+        self.wake("nodes", 0)
 
     async def _accompanied(self) -> bool:
         async with self.db.connection() as connection:
@@ -213,7 +211,7 @@ class Rounds:
         if self._due is due:
             self._due = None
         self.realign()
-        await self._write_down(due.number, told, began_s)
+        self._note_walk(due.number, told, began_s)
         counts = {"events": due.events, "frames": told.frames}
         detail = {**counts, "viewers": self.local().viewers, "batching": int(due.batching)}
         return Turn(due.events + told.deferred, due.events, 0, told.deferred, detail=detail)
@@ -255,10 +253,17 @@ class Rounds:
     # Who is there.
 
     async def renew(self, occasion: Occasion) -> Turn:
-        """The turn of `nodes`: renew this server's row, look at the others'."""
-        async with self.db.connection() as connection:
+        """The turn of `nodes`: renew this server's row, write down how its walks went, look at the others' rows."""
+        walks = dict(self._walks)
+        async with self.db.transaction() as connection:
             now_ms = await store.renew(connection, self._mine())
             living = await store.living(connection)
+            for number, walk in walks.items():
+                await store.walked(connection, number, walk)
+            if walks:
+                await self.bus.publish(connection, WALKED, {"number": max(walks)})
+        for number in walks:
+            self._walks.pop(number, None)
         self.peers.skew_ms, self.peers.behind_ms = now_ms - self.clock.now_ms(), 0
         self.others = tuple(node for node in living if node.node != self.bus.node)
         self._count_moved()
@@ -287,11 +292,10 @@ class Rounds:
         """Is the flush that a former leader planned due by now?"""
         return self.planned_ms is not None and self.planned_ms <= self.clock.now_ms()
 
-    def _mine(self, more_frames: int = 0) -> Node:
+    def _mine(self) -> Node:
         local, now_ms = self.local(), self.clock.now_ms() + self.peers.skew_ms
-        frames, behind = local.frames + more_frames, max(0, self.peers.behind_ms)
-        node, leads = self.bus.node, self.lead.leads()
-        return Node(node, leads, local.viewers, frames, local.moved, behind, local.next_batch_ms, now_ms)
+        node, leads, behind = self.bus.node, self.lead.leads(), max(0, self.peers.behind_ms)
+        return Node(node, leads, local.viewers, local.frames, local.moved, behind, local.next_batch_ms, now_ms)
 
     def _count_moved(self) -> None:
         """A server that was not known yet begins to count here; one that started again too."""
@@ -313,5 +317,5 @@ def _sums(flushed: Flushed | None, missing: set[str]) -> dict[str, object]:
         "failed": flushed.failed,
         "deferred": deferred,
         "seconds": round(max((walk.seconds for walk in flushed.walks), default=0.0), 6),
-        "missing": sorted(missing),
+        **({"missing": sorted(missing)} if missing else {}),
     }
