@@ -549,7 +549,8 @@ def _servers(settings: Settings, answer: dict[str, object] | None) -> list[Findi
     nodes = [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
     if not nodes:
         alone = "CLUSTER=off is right only while no other server uses this database"
-        return [Finding("servers", "note", alone, "unset CLUSTER")] if settings.cluster == "off" else []
+        apart = settings.cluster == "off" and settings.database_url is not None
+        return [Finding("servers", "note", alone, "unset CLUSTER")] if apart else []
     late = [f"{row.get('node')} by {row.get('lagMs')} ms" for row in nodes if int(str(row.get("lagMs", 0))) > BEHIND_MS]
     if late:
         return [

@@ -116,7 +116,7 @@ def three(running: Group) -> Iterator[Group]:
 
 async def talk_to(server: Process, ends: AsyncExitStack, role: str = "producer") -> Talk:
     talk = Talk(await ends.enter_async_context(connect(server.ws_url, compression=None, close_timeout=1)))
-    await talk.ask("authenticate", token=server.token(role, "paul"))
+    await talk.ask("authenticate", token=server.token(role))
     return talk
 
 
@@ -276,14 +276,15 @@ class Pusher:
         self.sent = 0
         self.acknowledged = 0
 
+    def update(self, number: int) -> Message:
+        return {"eventId": self.event_id, "delta": {"scanCount": 1}, "updateId": f"{self.event_id}:{number}"}
+
     async def push(self, talk: Talk, stop: asyncio.Event) -> None:
         try:
             while not stop.is_set():
                 for _ in range(20):
-                    name = f"{self.event_id}:{self.sent}"
-                    update = {"eventId": self.event_id, "delta": {"scanCount": 1}, "updateId": name}
-                    await talk.send("popularity-update", ref=name, **update)
                     self.sent += 1
+                    await talk.send("popularity-update", **self.update(self.sent - 1))
                 for _ in range(20):
                     await talk.get("ack")
                     self.acknowledged += 1
@@ -326,6 +327,12 @@ async def test_kill_9_of_any_under_load_loses_nothing_acknowledged_and_the_rest_
         stored = {e["id"]: e["scanCount"] for e in (await survivors[1].ask("GET", "/events?limit=10")).json["events"]}
         for one in pushers:
             assert one.acknowledged <= stored[one.event_id] <= one.sent
+        for one in pushers:
+            rows = [one.update(number) for number in range(one.sent)]
+            assert (await survivors[0].ask("POST", "/popularity", rows, role="producer")).json["rejected"] == []
+        assert "missing" not in await three.force(survivors[1])
+        stored = {e["id"]: e["scanCount"] for e in (await survivors[1].ask("GET", "/events?limit=10")).json["events"]}
+        assert stored == {one.event_id: one.sent for one in pushers}, "sent again to another server each counts once"
         for client in clients:
             await eventually(lambda client=client: _same(three, client), "every client holds what is stored")
             assert client.divergences == 0

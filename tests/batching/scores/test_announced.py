@@ -204,6 +204,13 @@ def test_counts_that_follow_each_other_need_no_content_and_anything_else_does() 
     assert judged("a", first, 1, tally) is None, "more has happened since"
 
 
+def test_a_note_of_what_waits_tells_nobody_of_a_version_whose_own_message_is_on_its_way() -> None:
+    flushed = tally_of(Row(Event("a", 0.0, 0.0, 0, counts=(4, 0, 0), version=3), (4, 0, 0)))
+    assert judged("a", Note(urgent=True), 2, flushed) == Settled("a", None, False, False)
+    assert judged("a", Note(), None, flushed) is None, "an event that is not known yet is read"
+    assert judged("a", Note(whole=True), 2, flushed) is None
+
+
 def test_comparing_finds_every_kind_of_difference_and_nothing_else() -> None:
     stored = {
         name: tally_of(Row(Event(name, 0.0, 0.0, 0, counts=counts, version=3), (0, 0, 0)))

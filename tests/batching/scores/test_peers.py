@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 
 from server.batching.ledger import Ledger
-from server.batching.loop import Occasion
+from server.batching.loop import Occasion, TurnRecord
 from server.batching.panel import Panel
 from server.batching.scores import peers as module
 from server.batching.scores.audience import Viewer
@@ -258,3 +258,61 @@ async def test_the_end_of_one_server_of_several_is_no_flush_and_that_of_the_last
     assert (await one.turns.flush(last)).taken == 0
     await two_.cluster.rounds.leave()
     assert (await one.turns.flush(last)).taken == 1
+
+
+GHOST = """
+insert into feed.node (node, leads, registered_users, users_updated, moved, lag_ms) values ('ghost', false, 0, 0, 0, 0)"""
+
+
+async def test_a_force_waits_for_every_server_and_names_one_that_is_gone(db: Database, two: tuple[Node, Node]) -> None:
+    one, two_ = two
+    await one.watch()
+    await two_.watch()
+    await two_.write(Upsert("a", NEW))
+    await two_.write(Popularity("a", (3, None, None)))
+    async with db.connection() as connection:
+        await connection.execute(GHOST)
+    forced = asyncio.ensure_future(two_.feed.force(ADMIN))
+
+    async def asked() -> bool:
+        async with db.connection() as connection:
+            return bool(await connection.fetchval("select asked from feed.round"))
+
+    await until(asked)
+    await one.turns.flush(one.occasion())
+    await one.cluster.rounds.renew(one.occasion())
+    await two_.bus.step()
+    await two_.cluster.rounds.follow(two_.occasion())
+    await two_.cluster.rounds.renew(two_.occasion())
+    async with db.connection() as connection:
+        await connection.execute("update feed.node set seen_at = seen_at - interval '1 minute' where node = 'ghost'")
+    two_.cluster.rounds._changed.set()
+    async with asyncio.timeout(LIMIT_S):
+        turn = (await forced)["turn"]
+    assert isinstance(turn, dict)
+    del turn["seconds"]
+    assert turn == {"taken": 1, "done": 1, "failed": 0, "deferred": 0, "missing": ["ghost"]}
+
+
+async def test_who_leads_next_serves_what_was_asked_and_what_was_due(db: Database, two: tuple[Node, Node]) -> None:
+    one, _ = two
+    rounds = one.cluster.rounds
+    flushed: list[int] = []
+
+    async def flush() -> TurnRecord:
+        flushed.append(1)
+        await one.turns.flush(one.occasion())
+        return TurnRecord("scores", 1, "forced", one.clock.now_ms(), 0.1)
+
+    rounds.flush = flush
+    await rounds.serve(one.occasion())
+    assert flushed == []
+    async with db.connection() as connection:
+        await connection.execute("update feed.round set asked = asked + 1")
+    await rounds.serve(one.occasion())
+    await rounds.serve(one.occasion())
+    assert flushed == [1], "a request is served once"
+    rounds.planned_ms = one.clock.now_ms() + 1
+    assert not rounds.overdue()
+    rounds.planned_ms = one.clock.now_ms()
+    assert rounds.overdue()
