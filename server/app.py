@@ -14,6 +14,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Final
 
 import structlog
@@ -96,6 +97,8 @@ class App:
         except BaseException:
             await self.stop()
             raise
+        with suppress(Unavailable):  # Then the loop looks for it.
+            await self._lead_turn(Occasion("wake", 0, self.clock.now_ms()))
         self.panel.start()
         log.info("server started", events=count, http=self.http_url, ws=self.ws_url, node=self.node)
 
@@ -201,6 +204,7 @@ class App:
             off = () if self.settings.tiers_monthly else (tier_figures.MONTHLY,)
             for name in {"expire", "tidy", *LED, *tracker.LED}.difference(off):
                 self.panel.loop(name).wake()
+            self.feed.led()
         return Turn(detail={"leads": int(leads)})
 
     async def _bus_turn(self, occasion: Occasion) -> Turn:
@@ -365,6 +369,7 @@ class App:
 QUIET: Final = frozenset(
     (
         *("ledger", "bus", "connections", "ingest", "immediate", "catch-up", "forget", "leader", "alerts", "lag"),
+        *("peers", "peers-hint", "nodes", "scores-wanted"),
         *("imports", "imports-due", "imports-rescue", "imports-progress"),
         "schedules-tell",
         *(tracking_relay.TELL, tracker.RUN, tracker.BEAT, POPULARITY),

@@ -1,7 +1,7 @@
 """Looks at an installation without changing it, and says of each thing whether it is well and what to do when it is not.
 
 `examine` answers with findings in a fixed order: settings, server, ports, PostgreSQL, migrations, rights,
-keys, proxies, files, disk, imports, tiers, schedules, tracking, loops, overrides.
+keys, proxies, files, disk, imports, tiers, schedules, tracking, loops, overrides, servers.
 A finding is ok, a note (worth knowing, works) or a problem (with its next step). What only a running server knows comes through
 the `ask` port: GET a path, the JSON answer or None when there is no server or it will not say.
 """
@@ -49,6 +49,8 @@ DISK_NOTE: Final = 2 << 30
 QUOTA_NOTE: Final = 100
 """Per cent of the month's calls: beyond, checks are stretched or left out."""
 CONNECT_S: Final = 5.0
+BEHIND_MS: Final = 5_000
+"""A server that hears of the others' writes later than this is slow; the bus alone looks every two seconds."""
 FILES_BESIDE: Final = 512
 """Open files that are no connections of clients: PostgreSQL's, HTTP's, logs."""
 CITIES_EACH: Final = tuple(rules.cities_each[1] for rules in RULES.values())
@@ -89,6 +91,7 @@ async def examine(environ: Mapping[str, str], ask: Ask) -> list[Finding]:
     found += await _tracking(settings, ask if ready is not None else _nobody)
     if ready is not None:
         found += [_loops(await ask("/loops")), _overrides(await ask("/config"))]
+        found += _servers(settings, await ask("/stats"))
     return found
 
 
@@ -538,3 +541,24 @@ def _overrides(answer: dict[str, object] | None) -> Finding:
         text = f"set at run time, so environment and default don't count: {', '.join(named)}"
         return Finding("overrides", "note", text, "batchcast config reset NAME")
     return Finding("overrides", "ok", "none")
+
+
+def _servers(settings: Settings, answer: dict[str, object] | None) -> list[Finding]:
+    """Of several servers over one database: who leads, and how far they are behind each other."""
+    rows = (answer or {}).get("nodes")
+    nodes = [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
+    if not nodes:
+        alone = "CLUSTER=off is right only while no other server uses this database"
+        apart = settings.cluster == "off" and settings.database_url is not None
+        return [Finding("servers", "note", alone, "unset CLUSTER")] if apart else []
+    late = [f"{row.get('node')} by {row.get('lagMs')} ms" for row in nodes if int(str(row.get("lagMs", 0))) > BEHIND_MS]
+    if late:
+        return [
+            Finding(
+                "servers", "note", f"behind the others: {', '.join(late)}", "look at its CPU and its way to PostgreSQL"
+            )
+        ]
+    leaders = [str(row.get("node")) for row in nodes if row.get("leader")]
+    if not leaders:
+        return [Finding("servers", "note", f"{len(nodes)}, none of which leads just now", "within 10 s one should")]
+    return [Finding("servers", "ok", f"{len(nodes)} over this database, {leaders[0]} leads")]

@@ -44,6 +44,21 @@ def stats(as_json: AsJson = False, url: Url = DEFAULT_URL, token: Token = None) 
         out.print_json(data=answer)
     else:
         out.print(facts(answer))
+        _print_nodes(answer)
+
+
+def _print_nodes(answer: Json) -> None:
+    """The servers over one database, when there are several."""
+    rows = answer.get("nodes")
+    nodes = rows if isinstance(rows, list) else []
+    if len(nodes) < 2:
+        return
+    table = Table("server", "leads", "viewers", "frames", "lag", "seen", box=None, pad_edge=False)
+    for row in nodes:
+        counts = (said(name, row.get(name)) for name in ("registeredUsers", "totalUsersUpdated"))
+        leads, lag, seen = said("leader", row.get("leader")), f"{row.get('lagMs')} ms", moment(row.get("seenAt"))
+        table.add_row(escape(str(row.get("node"))), leads, *counts, lag, seen)
+    out.print(table)
 
 
 def force_batch(as_json: AsJson = False, url: Url = DEFAULT_URL, token: Token = None) -> None:
@@ -55,6 +70,9 @@ def force_batch(as_json: AsJson = False, url: Url = DEFAULT_URL, token: Token = 
     turn = inner(answer, "turn")
     counts = ", ".join(f"{turn.get(name)} {name}" for name in ("taken", "done", "failed", "deferred"))
     out.print(f"flushed in {number(turn.get('seconds')):.3f} s: {counts}")
+    missing = turn.get("missing")
+    if isinstance(missing, list) and missing:
+        err.print(f"not told in time by: {', '.join(map(str, missing))}", markup=False)
     out.print(facts(inner(answer, "stats")))
 
 
@@ -62,6 +80,8 @@ def facts(answer: Json) -> Table:
     """Names and values, times as people write them."""
     table = Table(show_header=False, box=None, pad_edge=False)
     for name, value in answer.items():
+        if isinstance(value, list):
+            continue  # a table of its own
         nested = value if isinstance(value, dict) else {name: value}
         for inner_name, inner_value in nested.items():
             label = f"{name}.{inner_name}" if nested is value else name

@@ -80,6 +80,7 @@ def publishing(node: str, topic: str, payload: str, rows: str, hint: str = "true
 
 
 PUBLISH = f"with {publishing('$1', '$2', '$3', '(select) as once')} select seq from said"  # noqa: S608
+PUBLISH_QUIETLY = f"with {publishing('$1', '$2', '$3', '(select) as once', 'false')} select seq from said"  # noqa: S608
 HINT = f"select pg_notify('{CHANNEL}', '')"
 HEADS = "select node, last_seq from ops.node"
 # One row at least for each node: `first` is the lowest number still there; without a message the others are null.
@@ -226,16 +227,26 @@ class Bus:
         self._one_turn = asyncio.Lock()
         self._subscriptions: list[Subscription] = []
 
-    async def publish(self, connection: Connection, topic: str, payload: Mapping[str, object]) -> int:
-        """Say it when this transaction commits; answers the message's number. To be called last in the transaction."""
+    async def publish(
+        self, connection: Connection, topic: str, payload: Mapping[str, object], *, hint: bool = True
+    ) -> int:
+        """Say it when this transaction commits; answers the message's number. To be called last in the transaction.
+
+        Without the hint nobody is woken: who publishes in many transactions calls `hint` afterwards, once for several. (A commit
+        with a notification waits for every other such commit of the database.)"""
         assert connection.is_in_transaction(), "a message belongs into the transaction of what it tells of"
         text = orjson.dumps(payload)
         assert len(text) <= PAYLOAD_BYTES, (
             f"a payload of {len(text)} bytes on {topic}, at most {PAYLOAD_BYTES}: send ids"
         )
-        seq = await connection.fetchval(PUBLISH, self.node, topic, text.decode())
+        seq = await connection.fetchval(PUBLISH if hint else PUBLISH_QUIETLY, self.node, topic, text.decode())
         assert isinstance(seq, int)
         return seq
+
+    async def hint(self) -> None:
+        """Wake whoever listens: there is something that was published without a hint."""
+        async with self._db.connection() as connection:
+            await connection.execute(HINT)
 
     def subscribe(
         self,

@@ -181,10 +181,26 @@ STATS: Final = object_of(
         "isProcessingBatch": TRUTH,
         "config": object_of(VALUES),
         **TIMES,
-    }
+    },
+    {
+        "nodes": list_of(
+            object_of(
+                {
+                    "node": TEXT,
+                    "registeredUsers": WHOLE,
+                    "totalUsersUpdated": WHOLE,
+                    "lagMs": WHOLE,
+                    "leader": TRUTH,
+                    "seenAt": EPOCH_MS,
+                }
+            )
+        )
+    },
 )
 _COUNTS: Final = dict.fromkeys(("taken", "done", "failed", "deferred"), WHOLE)
-FORCED: Final = object_of({"turn": object_of({**_COUNTS, "seconds": NUMBER}), "stats": ref("Stats")})
+FORCED: Final = object_of(
+    {"turn": object_of({**_COUNTS, "seconds": NUMBER}, {"missing": list_of(TEXT)}), "stats": ref("Stats")}
+)
 TURN: Final = object_of(
     {
         "loop": TEXT,

@@ -107,6 +107,16 @@ _STATISTICS: Final = {
         "sharing": {"framesShared": 9216},
     },
     "ready": True,
+    "nodes": [
+        {
+            "node": "berlin-4711",
+            "registeredUsers": 903,
+            "totalUsersUpdated": 37_004,
+            "lagMs": 4,
+            "leader": True,
+            "seenAt": 1_777_651_199_000,
+        }
+    ],
 }
 _SAID: Final = {"timestamp": "2026-05-01T16:00:00.000Z", "clusters": _CLUSTERS}
 
@@ -224,7 +234,7 @@ SENT_EXAMPLES: Final[Mapping[str, Example]] = {
     "config": _received("config", **_VALUES, sources=_SOURCES, **_TIMES, auditId=311),
     "batch-forced": _received(
         "batch-forced",
-        turn={"taken": 18, "done": 17, "failed": 0, "deferred": 1, "seconds": 0.065},
+        turn={"taken": 18, "done": 17, "failed": 0, "deferred": 1, "seconds": 0.065, "missing": []},
         stats=_STATISTICS,
         auditId=312,
     ),

@@ -179,16 +179,31 @@ class Savings(Wire):
     sharing: Shared
 
 
+class NodeOut(Wire):
+    """One of several servers over one database."""
+
+    node: str
+    registered_users: Counts
+    total_users_updated: Counts
+    lag_ms: Annotated[
+        Counts, Field(description="how old the oldest message of another server was when it came, of late")
+    ]
+    leader: Annotated[bool, Field(description="its flushes are those of all")]
+    seen_at: Annotated[EpochMs, Field(description="when it last said that it is there")]
+
+
 class Statistics(Times):
-    """The batch statistics since the process started."""
+    """The batch statistics since the process started; of several servers over one database, those of all."""
 
     batches_processed: Annotated[Counts, Field(description="flushes that took at least one pending event")]
     total_events_processed: Annotated[Counts, Field(description="pending events they published")]
-    total_users_updated: Annotated[Counts, Field(description="frames sent by flushes")]
+    total_users_updated: Annotated[
+        Counts, Field(description="frames sent by flushes, summed over the servers that are there")
+    ]
     average_batch_size: Annotated[float, Field(ge=0)]
     last_batch_time: Annotated[int, Field(description="UTC epoch ms; 0 before the first")]
     pending_updates: Annotated[Counts, Field(description="events whose popularity waits for a flush")]
-    registered_users: Annotated[Counts, Field(description="registered connections")]
+    registered_users: Annotated[Counts, Field(description="registered connections, of all servers")]
     is_processing_batch: bool
     config: Values
     events: Annotated[Counts, Field(description="events in memory")]
@@ -197,6 +212,7 @@ class Statistics(Times):
     last_batch_seconds: Annotated[float, Field(ge=0)]
     savings: Savings
     ready: bool
+    nodes: tuple[NodeOut, ...] = maybe("the servers over this database, where there may be several")
 
 
 class Flushed(Wire):
@@ -210,6 +226,7 @@ class Flushed(Wire):
         Field(description="viewers whose frame waits: for the one before to be read, or for their minIntervalMs"),
     ]
     seconds: Annotated[float, Field(ge=0)]
+    missing: tuple[str, ...] = maybe("of several servers those that did not say in time that their viewers were told")
 
 
 class Components(Wire):

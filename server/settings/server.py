@@ -21,6 +21,12 @@ class Server(BaseModel):
         "PostgreSQL to use (postgresql://user:password@host/name); unset: an embedded one in DATA_DIR.",
         group="Server",
     )
+    cluster: Literal["auto", "on", "off"] = setting(
+        "auto",
+        "Several servers over one database: each tells the others what it writes. auto: with DATABASE_URL; off saves that where "
+        "there is only one.",
+        group="Server",
+    )
     host: str = setting(
         "127.0.0.1", "Address to listen on; beyond loopback a JWT key must be configured.", group="Server"
     )

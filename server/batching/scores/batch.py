@@ -34,6 +34,7 @@ from server.batching.scores.desk import Desk
 from server.batching.scores.engine import Engine
 from server.batching.scores.ingest import Writer
 from server.batching.scores.plan import Asked
+from server.batching.scores.rounds import Alone, Round, Told
 from server.batching.scores.views import Draft, Kind, Sight
 from server.core.event import Delete, Outcome, Upsert
 from server.core.identity import Identity
@@ -138,17 +139,29 @@ class Turns:
     retimed: Callable[[], None]
     """Called when `pace` has another interval."""
     statistics: Statistics = field(default_factory=Statistics)
+    round: Round = field(default_factory=Alone)
+    """Where the other servers over this database come into a flush (rounds.py)."""
+    moved_elsewhere: Callable[[], int] = int
+    """As `desk.moved`, of the other servers."""
 
     async def flush(self, occasion: Occasion) -> Turn:
         """Publish all that was pending when it began, then send each viewer one batch."""
+        if not await self.round.begin(occasion):
+            return Turn()
         batching = self.desk.tunables.enabled
         taken = list(self.desk.pending)
         with self.lag.watch():
             failed = await self._publish_slices(taken)
-            walk = await self._walk(self.desk.audience.all(), Kind.BATCH, self.desk.threshold, occasion.now_ms)
-        done = len(taken) - failed
+            done = len(taken) - failed
+            await self.round.published(done, failed, occasion.now_ms)
+            walk = await self.batch(occasion.now_ms)
+        await self.round.walked(Told(walk.frames, walk.deferred))
         detail = {"events": done, "frames": walk.frames, "viewers": len(self.desk.audience), "batching": int(batching)}
         return Turn(len(taken) + walk.deferred, done, failed, walk.deferred, detail=detail)
+
+    async def batch(self, now_ms: int) -> Walk:
+        """Send each viewer of this server one batch."""
+        return await self._walk(self.desk.audience.all(), Kind.BATCH, self.desk.threshold, now_ms)
 
     async def _publish_slices(self, taken: Sequence[str]) -> int:
         """Returns how many could not be published; they stay pending and the flush comes again soon."""
@@ -177,7 +190,7 @@ class Turns:
     async def urgent(self, occasion: Occasion) -> Turn:
         """Publish counters that may not wait; an urgent publish is an immediate turn too."""
         ids = list(self.desk.urgent)
-        await self.writer.publish(ids)
+        await self.writer.publish(ids, urgent=True)
         self.desk.changed.update(dict.fromkeys(ids))
         if ids:
             self.wake("immediate", 0)
@@ -221,7 +234,7 @@ class Turns:
         pace, tunables = self.pace, self.desk.tunables
         if pace is None or not tunables.enabled:
             return Turn()
-        if pace.look(self.desk.moved, tunables.max_batch, occasion.now_ms):
+        if pace.look(self.desk.moved + self.moved_elsewhere(), tunables.max_batch, occasion.now_ms):
             self.retimed()
         return Turn(detail={"intervalMs": pace.interval_ms, "rate": round(pace.activity.rate, 3)})
 

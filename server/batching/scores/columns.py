@@ -109,6 +109,10 @@ class Columns:
         """The id, also of a removed event that is remembered."""
         return self._ids[slot]
 
+    def ids(self) -> list[str]:
+        """Of every event that exists."""
+        return [event_id for slot, event_id in enumerate(self._ids) if self.exists(slot)]
+
     def content(self, slot: int) -> Content:
         """What the event is made of, in either form."""
         held = self._contents[slot]

@@ -25,6 +25,8 @@ from server.batching.scores import kernel, store
 from server.batching.scores.adaptive import Bounds
 from server.batching.scores.audience import Held, Owed, Viewer
 from server.batching.scores.batch import Pace, Statistics, Turns
+from server.batching.scores.cluster import Cluster, join, node_json, shared, warn_of_others
+from server.batching.scores.cluster_store import Node
 from server.batching.scores.columns import Columns
 from server.batching.scores.desk import Desk, Tunables
 from server.batching.scores.engine import Engine
@@ -145,8 +147,14 @@ class Feed:
             record=observed,
             interval_ms=self.desk.tunables.interval_ms,
             min_gap_ms=settings.min_flush_gap_ms,
+            **(leads if shared(settings) else {}),  # type: ignore[arg-type]  # of several servers the leader flushes
         )
         self._flush = self._panel.add(flush, last_turn=True)
+        self._cluster: Cluster | None = None
+        if shared(settings):
+            viewers, realign = lambda: len(self.desk.audience), self._realign
+            how = {"record": record, "observed": observed}
+            self._cluster = join(turns, self._bus, self._panel, lead, flush, viewers=viewers, realign=realign, **how)
         self._writer.wake = wake("ingest")
         self.desk.pacing.wake = wake("catch-up")
         self.desk.noticed = self._noticed
@@ -155,7 +163,12 @@ class Feed:
         """Compile, then read run-time settings, every event and what is pending. Returns the number of events."""
         await self._warm()
         async with self._db.connection() as connection:
-            self._bus.subscribe([CONFIG_TOPIC], self._told, await self._bus.position(connection))
+            position = await self._bus.position(connection)
+            self._bus.subscribe([CONFIG_TOPIC], self._told, position)
+            if self._cluster is not None:
+                self._cluster.subscribe(position)
+            else:
+                await warn_of_others(connection)
             stored = await connection.fetch("select name, value from ops.setting")
             await store.make_partitions(connection, self._clock.now_ms())
         for row in stored:
@@ -179,7 +192,15 @@ class Feed:
 
     async def close(self) -> None:
         """End the engine's thread; the loops have stopped."""
+        if self._cluster is not None and self.ready:
+            await self._cluster.rounds.leave()
         await self._engine.close()
+
+    def led(self) -> None:
+        """This server has begun to lead."""
+        if self._cluster is not None:
+            self._cluster.led(self._flush)
+            self._noticed()
 
     def _noticed(self) -> None:
         """Memory has changed: wake whom it concerns."""
@@ -331,15 +352,16 @@ class Feed:
         """The nine statistics under the source's names, then the rest."""
         s, lag, pace = self.statistics, self._turns.lag, self._turns.pace
         events = await self._engine.ask(lambda lookout: len(lookout.columns))
+        nodes = await self._nodes()
         return {
             "batchesProcessed": s.batches,
             "totalEventsProcessed": s.events,
-            "totalUsersUpdated": s.frames,
+            "totalUsersUpdated": sum(node.users_updated for node in nodes) if nodes else s.frames,
             "averageBatchSize": s.average,
             "lastBatchTime": s.last_ms,
             "pendingUpdates": len(self.desk.pending),
-            "registeredUsers": len(self.desk.audience),
-            "isProcessingBatch": self._flush.running,
+            "registeredUsers": sum(node.registered_users for node in nodes) if nodes else len(self.desk.audience),
+            "isProcessingBatch": self._flush.running or (self._cluster is not None and self._cluster.walking),
             "config": self._values(),
             **self._times(),
             "events": events,
@@ -351,7 +373,12 @@ class Feed:
             "lastBatchSeconds": round(s.last_seconds, 6),
             "savings": self.desk.pacing.savings.said(),
             "ready": self.ready,
+            **({"nodes": [node_json(node) for node in nodes]} if nodes else {}),
         }
+
+    async def _nodes(self) -> Sequence[Node]:
+        """The servers over this database; none where this one is alone by its settings."""
+        return () if self._cluster is None else await self._cluster.rounds.nodes()
 
     def events(self) -> int:
         """Events in memory; a look from outside the engine's thread, for a gauge."""
@@ -371,7 +398,7 @@ class Feed:
         if not checked:
             raise Refused(Code.BAD_MESSAGE, f"name at least one of {', '.join(RUNTIME)}")
         if checked.get("enableBatching") is False and self.desk.tunables.enabled:
-            await self._flush.run_now()
+            await self._flushed()
         audit_id = await self._store(checked, who)
         for name, value in checked.items():
             self._adopt(name, value, "runtime")
@@ -386,7 +413,7 @@ class Feed:
         audit_id = await self._store({name: None}, who)
         value = self._value_of(origin, name)
         if name == "enableBatching" and value is False and self.desk.tunables.enabled:
-            await self._flush.run_now()
+            await self._flushed()
         self._adopt(name, value, origin.sources[name])
         self._apply_tunables()
         return {**self.config(), "auditId": audit_id}
@@ -395,18 +422,31 @@ class Feed:
         """Flush now; answers when every viewer's frame has been handed over or is counted as deferred."""
         async with self._db.connection() as connection:
             audit_id = await audit.write(connection, who.user, "force-batch", "scores")
+        return {"turn": await self._flushed(), "stats": await self.stats(), "auditId": audit_id}
+
+    async def _flushed(self) -> Mapping[str, object]:
+        """A flush now, here or by all servers; how it went."""
+        if self._cluster is not None:
+            return await self._cluster.rounds.force()
         record = await self._flush.run_now()
-        turn = {name: getattr(record, name) for name in ("taken", "done", "failed", "deferred")}
-        turn["seconds"] = round(record.seconds, 6)
         if record.error is not None:
             raise Refused(Code.UNAVAILABLE, f"the flush failed: {record.error}")
-        return {"turn": turn, "stats": await self.stats(), "auditId": audit_id}
+        turn = {name: getattr(record, name) for name in ("taken", "done", "failed", "deferred")}
+        return {**turn, "seconds": round(record.seconds, 6)}
 
     def _values(self) -> dict[str, object]:
         return {name: self._value_of(self.desk.tunables, name) for name in RUNTIME}
 
     def _times(self) -> dict[str, object]:
-        return {"serverTime": self._clock.now_ms(), "nextBatchAt": self._flush.next_at_ms()}
+        next_ms = self._flush.next_at_ms()
+        if next_ms is None and self._cluster is not None and self.desk.tunables.enabled:
+            next_ms = self._cluster.rounds.planned_ms
+        return {"serverTime": self._clock.now_ms(), "nextBatchAt": next_ms}
+
+    def _realign(self) -> None:
+        """Another server has just flushed: should this one have to go on, its interval begins here."""
+        self._flush.set_interval(None)
+        self._apply_tunables()
 
     @staticmethod
     def _value_of(tunables: Tunables, name: str) -> object:

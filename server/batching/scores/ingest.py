@@ -6,6 +6,9 @@ the ids become suspects, and the next transaction that works reads them back fir
 
                  write() --> waiting requests --> turn: lock rows, plan (pure), write, commit --> desk --> outcomes
                  publish() ------------------------> the same lock, the same order
+
+Where several servers share the database (`outbox`), a transaction says last what it did, ids that do not exist yet are reserved
+before rows are locked, and `order` is held by whoever brings memory up to date with what others wrote.
 """
 
 from __future__ import annotations
@@ -14,17 +17,27 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Protocol
 
 import asyncpg
 import structlog
 
 from server.batching.loop import Occasion, Turn
-from server.batching.scores import store
+from server.batching.scores import cluster_store, store
+from server.batching.scores.announced import Told, announcement
 from server.batching.scores.desk import Desk
 from server.batching.scores.loading import load_pages
-from server.batching.scores.plan import Asked, Counted, Planner, Settled, contents_needed, truth, versions_needed
-from server.core.event import Outcome, Popularity, Rejected
+from server.batching.scores.plan import (
+    Asked,
+    Counted,
+    Planner,
+    Settled,
+    Tally,
+    contents_needed,
+    truth,
+    versions_needed,
+)
+from server.core.event import Event, Outcome, Popularity, Rejected
 from server.edge.clock import Clock
 from server.edge.postgres import Database
 from server.errors import Code, Unavailable
@@ -41,6 +54,13 @@ REFUSED: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, ValueError)
 """How the database says no to a row; what is the world's fault is Unavailable by then."""
 
 log = structlog.get_logger()
+
+
+class Outbox(Protocol):
+    """Where a transaction says what it did, for the other servers; it is called last in it."""
+
+    async def __call__(self, connection: asyncpg.Connection, told: Told) -> None:
+        """Say it if the transaction commits."""
 
 
 @dataclass(slots=True)
@@ -62,10 +82,13 @@ class Writer:
     growth: float = 0.0
     """See Planner."""
     wake: Callable[[int], None] = lambda after_ms: None
+    outbox: Outbox | None = None
+    """None: nobody else writes to this database."""
+    order: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held from before a transaction until memory has followed it."""
     _waiting: deque[_Request] = field(default_factory=deque)
     _rows: int = 0
     _room: asyncio.Event = field(default_factory=asyncio.Event)
-    _order: asyncio.Lock = field(default_factory=asyncio.Lock)
     _suspects: set[str] = field(default_factory=set)
 
     async def write(self, asked: Sequence[Asked]) -> list[Outcome]:
@@ -104,14 +127,18 @@ class Writer:
         refused = sum([type(outcome) is Rejected for outcome in outcomes])
         return Turn(len(asked), len(asked) - refused, refused, 0, more=bool(self._waiting))
 
-    async def publish(self, ids: Sequence[str]) -> int:
-        """Publish the stored counters of these events; returns how many were new."""
-        async with self._order:
+    async def publish(self, ids: Sequence[str], *, urgent: bool = False) -> int:
+        """Publish the stored counters of these events; returns how many were new. `urgent`: not for a flush, viewers hear of it
+        at once."""
+        async with self.order:
             suspects = frozenset(self._suspects)
             self._suspects.update(ids)
             async with self.db.transaction() as connection:
                 published = await store.publish(connection, ids)
                 rows = await store.read_rows(connection, suspects) if suspects else {}
+                if self.outbox is not None:
+                    counted = tuple((one.id, one.before, one.version) for one in published)
+                    await self.outbox(connection, Told(tuple(suspects), counted, by_flush=not urgent))
             self._suspects.clear()
             changes = {event_id: Settled(event_id, None, pending=False) for event_id in ids}
             changes |= {one.id: _published(one) for one in published}
@@ -135,7 +162,7 @@ class Writer:
     @property
     def idle(self) -> bool:
         """Is nothing waiting or being written?"""
-        return not self._waiting and not self._order.locked()
+        return not self._waiting and not self.order.locked()
 
     @property
     def rows(self) -> int:
@@ -173,28 +200,54 @@ class Writer:
             return await self._commit(asked[:middle]) + await self._commit(asked[middle:])
 
     async def _transact(self, asked: Sequence[Asked]) -> list[Outcome]:
-        async with self._order:
+        async with self.order:
             suspects = frozenset(self._suspects)
             self._suspects.update(one.op.id for one in asked)
             try:
                 async with self.db.transaction() as connection:
                     now_ms = self.clock.now_ms()
-                    planner = await self._plan(connection, asked, suspects, now_ms)
+                    tallies, events = await self._lock(connection, asked, suspects)
+                    before = dict(tallies) if self.outbox is not None else {}
+                    planner = await self._plan(connection, asked, tallies, events, now_ms)
                     await store.write_group(connection, planner.group, now_ms)
+                    changes = planner.settled(suspects)
+                    if self.outbox is not None:
+                        await self.outbox(connection, announcement(before, changes))
             except REFUSED:
                 # Rolled back for certain. An id that no row can have must not come along in the next transaction too.
                 self._suspects = set(suspects)
                 raise
             self._suspects.clear()
-            self.desk.settle(planner.settled(suspects), now_ms)
+            self.desk.settle(changes, now_ms)
             return planner.group.outcomes
 
+    async def _lock(
+        self, connection: asyncpg.Connection, asked: Sequence[Asked], suspects: frozenset[str]
+    ) -> tuple[dict[str, Tally], dict[str, Event]]:
+        """What there is of the events that are named, and nobody else's to change until the transaction ends."""
+        contents, named = contents_needed(asked), suspects.union(one.op.id for one in asked)
+        if self.outbox is None:
+            return await store.lock(connection, named, suspects | contents)
+        reserved = await cluster_store.reserve(connection, contents)
+        tallies, events = await store.lock(connection, named, suspects | contents)
+        removed = contents - tallies.keys() - reserved
+        if removed:
+            # They were there a moment ago. Locked out of order, so that two such groups may wait for each other: PostgreSQL
+            # then ends one, which is tried again in halves.
+            await cluster_store.reserve(connection, removed)
+            more, whole = await store.lock(connection, removed, removed)
+            tallies, events = tallies | more, events | whole
+        return tallies, events
+
     async def _plan(
-        self, connection: asyncpg.Connection, asked: Sequence[Asked], suspects: frozenset[str], now_ms: int
+        self,
+        connection: asyncpg.Connection,
+        asked: Sequence[Asked],
+        tallies: dict[str, Tally],
+        events: dict[str, Event],
+        now_ms: int,
     ) -> Planner:
         batching = self.desk.tunables.enabled
-        named = suspects.union(one.op.id for one in asked)
-        tallies, events = await store.lock(connection, named, suspects | contents_needed(asked))
         known = await store.known_updates(connection, _update_keys(asked))
         needed = versions_needed(asked, publish_counters=not batching)
         versions = iter(await store.draw_versions(connection, needed))

@@ -72,13 +72,13 @@ from unnest({_COUNTS}, $5::text::bigint[]) as r (event_id, scan, save, rsvp, ver
 where c.event_id = r.event_id"""  # noqa: S608  names are ours
 PUBLISH: Final = """
 with due as (
-    select event_id from feed.counters
+    select event_id, version from feed.counters
     where event_id = any($1::text[]) and (pub_scan, pub_save, pub_rsvp) is distinct from (scan, save, rsvp)
     order by event_id for update
 )
 update feed.counters c set pub_scan = scan, pub_save = save, pub_rsvp = rsvp, version = nextval('feed.version')
 from due where c.event_id = due.event_id
-returning c.event_id, c.scan, c.save, c.rsvp, c.version"""
+returning c.event_id, c.scan, c.save, c.rsvp, c.version, due.version as before"""
 ENDED: Final = """
 select id from feed.event
 where status in ('PENDING', 'VERIFIED') and last_end_ms < $1 order by last_end_ms limit $2"""
@@ -200,12 +200,14 @@ class Published:
     id: str
     counts: Counts
     version: int
+    before: int
+    """The version that it had."""
 
 
 async def publish(connection: asyncpg.Connection, ids: Sequence[str]) -> list[Published]:
     """Make stored counters the published ones; ids with nothing pending are left out."""
     found = await connection.fetch(PUBLISH, list(ids))
-    return [Published(r["event_id"], (r["scan"], r["save"], r["rsvp"]), r["version"]) for r in found]
+    return [Published(r["event_id"], (r["scan"], r["save"], r["rsvp"]), r["version"], r["before"]) for r in found]
 
 
 async def ended(connection: asyncpg.Connection, before_ms: int, limit: int) -> list[str]:
