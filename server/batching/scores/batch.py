@@ -235,7 +235,7 @@ class Turns:
         if self.engine.drawing:
             return Turn(more=False)  # a draft under way may still make somebody hold one
         held = records(v.held for v in self.desk.audience)["slot"]
-        freed = await self.engine.ask(lambda lookout: lookout.columns.forget(held))
+        freed = await self.engine.ask(lambda lookout: self.desk.forget(lookout, held))
         return Turn(freed, freed)
 
     async def tidy(self, occasion: Occasion) -> Turn:

@@ -30,6 +30,8 @@ from server.batching.scores.desk import Desk, Tunables
 from server.batching.scores.engine import Engine
 from server.batching.scores.explain import explain
 from server.batching.scores.ingest import Writer
+from server.batching.scores.journal import journal as journals
+from server.batching.scores.journal.records import Flushed, Tuned
 from server.batching.scores.lookout import Lookout
 from server.batching.scores.plan import Asked, Row
 from server.batching.scores.question import Question, Window
@@ -89,6 +91,7 @@ class Feed:
         self._engine = Engine(Lookout(Columns(), rules), clock, threaded=threaded)
         self.desk = Desk(self._engine, settings.score_threshold, tunables_of(settings))
         growth = settings.adaptive_growth if settings.adaptive_batching else 0.0
+        self.journal = self._journal_of(settings)
         self._writer = Writer(db, clock, self.desk, settings.ingest_queue_rows, growth)
         self._turns = Turns(
             db,
@@ -118,6 +121,8 @@ class Feed:
 
         def observed(of_flush: TurnRecord) -> None:
             turns.statistics.observe(of_flush)
+            if self.desk.recorder is not None:
+                self.desk.recorder.told(Flushed.of(of_flush))
             record(of_flush)
 
         def wake(name: str) -> Callable[[int], None]:
@@ -131,6 +136,8 @@ class Feed:
         self._panel.add(loop("forget", turns.forget, interval_ms=FORGET_EVERY_MS), fold=True)
         if turns.pace is not None:
             self._panel.add(loop("adapt", turns.adapt, interval_ms=ADAPT_EVERY_MS), fold=True)
+        if self.journal is not None:
+            self._panel.add(loop(journals.NAME, self.journal.turn, interval_ms=journals.EVERY_MS), fold=True)
         leads = {"may_run": lead.leads, "leader": lead.leader}
         self._panel.add(loop("expire", turns.expire, interval_ms=EXPIRE_EVERY_MS, **leads))
         self._panel.add(loop("tidy", turns.tidy, interval_ms=TIDY_EVERY_MS, **leads))
@@ -173,7 +180,9 @@ class Feed:
         log.info("kernel ready", seconds=round(seconds, 3))
 
     async def close(self) -> None:
-        """End the engine's thread; the loops have stopped."""
+        """End the engine's thread, and the journal; the loops have stopped."""
+        if self.journal is not None:
+            await self.journal.close()
         await self._engine.close()
 
     def _noticed(self) -> None:
@@ -247,6 +256,8 @@ class Feed:
         self.desk.audience.remove(viewer)
         viewer.forget()
         viewer.owed = Owed.NOTHING
+        if self.desk.recorder is not None:
+            self.desk.recorder.left(viewer, self._clock.now_ms())
 
     async def turn_to(self, viewer: Viewer, question: Question, ref: str | None) -> None:
         """The viewer asks something else from now on: answer with what that changes."""
@@ -317,6 +328,7 @@ class Feed:
             "eventLoopLag": {"worstMs": round(1000 * lag.worst_s, 1), "lastFlushMs": round(1000 * lag.watched_s, 1)},
             "engine": "compiled" if kernel.NUMBA else "numpy",
             "adaptive": None if pace is None else said_of(pace),
+            "journal": None if self.journal is None else self.journal.said(),
             "framesDeferred": s.deferred,
             "lastBatchSeconds": round(s.last_seconds, 6),
             "ready": self.ready,
@@ -388,9 +400,22 @@ class Feed:
         wanted = None if not tunables.enabled else tunables.interval_ms if pace is None else pace.interval_ms
         if self._flush.interval_ms != wanted:
             self._flush.set_interval(wanted)  # From None: a timer that stood still starts anew.
+        if self.desk.recorder is not None:
+            self.desk.recorder.told(self._tuned())
         _set_running(self._flush, running=tunables.enabled)
         _set_running(self._panel.loop("drift"), running=not tunables.enabled)
         self._noticed()
+
+    def _journal_of(self, settings: Settings) -> journals.Journal | None:
+        """The journal, when one is wanted."""
+        terms = journals.terms_of(settings)
+        if terms is None:
+            return None
+        return journals.Journal(terms, journals.Setting(self.desk, rules_of(settings), self._tuned), self._clock)
+
+    def _tuned(self) -> Tuned:
+        tunables, interval_ms = self.desk.tunables, self._flush.interval_ms
+        return Tuned(interval_ms or tunables.interval_ms, tunables.max_batch, tunables.enabled, self.desk.threshold)
 
     async def _told(self, envelopes: Sequence[Envelope]) -> None:
         """Another node's admin has changed run-time settings."""

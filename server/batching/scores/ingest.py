@@ -176,6 +176,8 @@ class Writer:
                 self._suspects = set(suspects)
                 raise
             self._suspects.clear()
+            if self.desk.recorder is not None:
+                self.desk.recorder.counted(planner.group.counters, planner.group.urgent, now_ms)
             self.desk.settle(planner.settled(suspects), now_ms)
             return planner.group.outcomes
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from server.batching.scores.frame import Frame, Shared
 from server.batching.scores.frames import Message, Parts
 from server.batching.scores.kernel import HELD, Changes
 from server.batching.scores.lookout import Lookout
+from server.batching.scores.plan import Settled
 from server.batching.scores.question import Question, admits, in_viewport
 from server.core.event import SHOWN, held_hash, visible_to
 
@@ -64,6 +65,33 @@ class Draft:
     held: Held
     digest: int
     last: int
+    trace: Trace | None = None
+    """Where it was drawn, while a journal is kept."""
+
+
+class Witness(Protocol):
+    """Who writes down what the engine did and what was handed over: the journal. None of this may wait or raise."""
+
+    def drew(self, now_ms: int, columns: Columns, seen: Sequence[Seen]) -> int:
+        """A round was drawn; its number. In the engine's thread, behind the last look at a viewer."""
+
+    def handed(self, trace: Trace, draft: Draft) -> None:
+        """A draft is about to become true. On the event loop, before anything of the viewer changes."""
+
+    def patched(self, changes: Sequence[Settled], now_ms: int, columns: Columns) -> None:
+        """The world is about to follow these. In the engine's thread."""
+
+    def forgot(self, columns: Columns) -> None:
+        """Slots were given back. In the engine's thread."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """Which draft of which round one is."""
+
+    witness: Witness
+    draw: int
+    place: int
 
 
 def deliver(draft: Draft) -> bool | None:
@@ -71,6 +99,8 @@ def deliver(draft: Draft) -> bool | None:
     viewer = draft.viewer
     if viewer.epoch != draft.epoch:
         return None
+    if draft.trace is not None:
+        draft.trace.witness.handed(draft.trace, draft)
     viewer.last = draft.last
     if draft.frame is None:
         return False
@@ -82,7 +112,7 @@ def deliver(draft: Draft) -> bool | None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Seen:
+class Seen:
     """A sight as it was when the round began; `epoch` was read first, so what changes later makes the draft stale."""
 
     sight: Sight
@@ -92,6 +122,7 @@ class _Seen:
     held: Held
     seq: int
     group: int
+    reasons: bool
     strangers: tuple[str, ...] = ()
 
 
@@ -100,8 +131,8 @@ class _Round:
     """What the sights of a round have in common: distinct questions, and distinct (question, held, kind ...) groups."""
 
     questions: list[Question] = field(default_factory=list)
-    seen: list[_Seen] = field(default_factory=list)
-    members: list[_Seen] = field(default_factory=list)
+    seen: list[Seen] = field(default_factory=list)
+    members: list[Seen] = field(default_factory=list)
     """The first sight of each group."""
     _numbers: dict[Question | int, int] = field(default_factory=dict)
     _groups: dict[tuple[object, ...], int] = field(default_factory=dict)
@@ -110,15 +141,16 @@ class _Round:
         """Take one more sight in."""
         viewer = sight.viewer
         epoch, question, held, seq = viewer.epoch, viewer.question, viewer.held, viewer.seq + 1
+        reasons = viewer.reasons
         strangers: tuple[str, ...] = ()
         if sight.kind is Kind.SNAPSHOT:
             held = NOTHING
         elif sight.claimed is not None:
             held, strangers = claims(columns, sight.claimed)
         number = self._number(question)
-        key = (number, id(held), sight.kind, sight.threshold, viewer.reasons, len(strangers))
+        key = (number, id(held), sight.kind, sight.threshold, reasons, strangers)
         group = self._groups.setdefault(key, len(self.members))
-        seen = _Seen(sight, epoch, question, number, held, seq, group, strangers)
+        seen = Seen(sight, epoch, question, number, held, seq, group, reasons, strangers)
         if group == len(self.members):
             self.members.append(seen)
         self.seen.append(seen)
@@ -147,8 +179,8 @@ def claims(columns: Columns, held: Sequence[tuple[str, int]]) -> tuple[Held, tup
     return np.array(list(known.values()), HELD).tobytes(), tuple(dict.fromkeys(strangers))
 
 
-def draw(lookout: Lookout, sights: Sequence[Sight], now_ms: int) -> list[Draft]:
-    """One draft per sight, in order."""
+def draw(lookout: Lookout, sights: Sequence[Sight], now_ms: int, witness: Witness | None = None) -> list[Draft]:
+    """One draft per sight, in order; a witness writes down what was seen."""
     columns = lookout.columns
     work = _Round()
     for sight in sights:
@@ -163,7 +195,10 @@ def draw(lookout: Lookout, sights: Sequence[Sight], now_ms: int) -> list[Draft]:
         [m.sight.threshold for m in members],
     )
     outcomes = _Press(lookout, changes, now_ms).outcomes(members)
-    return [_draft(seen, outcomes[seen.group]) for seen in work.seen]
+    if witness is None:
+        return [_draft(seen, outcomes[seen.group], None) for seen in work.seen]
+    number = witness.drew(now_ms, columns, work.seen)
+    return [_draft(s, outcomes[s.group], Trace(witness, number, place)) for place, s in enumerate(work.seen)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,11 +212,11 @@ class _Outcome:
     last: int
 
 
-def _draft(seen: _Seen, outcome: _Outcome) -> Draft:
+def _draft(seen: Seen, outcome: _Outcome, trace: Trace | None) -> Draft:
     frame = None
     if outcome.message is not None and outcome.tail is not None:
         frame = Frame(outcome.message.head(seen.seq, seen.sight.ref), outcome.tail)
-    return Draft(seen.sight.viewer, seen.epoch, frame, outcome.held, outcome.digest, outcome.last)
+    return Draft(seen.sight.viewer, seen.epoch, frame, outcome.held, outcome.digest, outcome.last, trace)
 
 
 class _Press:
@@ -206,7 +241,7 @@ class _Press:
         pieces[1::2] = [frames.SCORES[tenth] for tenth in tenths]
         return pieces
 
-    def outcomes(self, members: Sequence[_Seen]) -> list[_Outcome]:
+    def outcomes(self, members: Sequence[Seen]) -> list[_Outcome]:
         """One per group."""
         changes = self._changes
         firsts, gone = changes.first.tolist(), changes.gone_first.tolist()
@@ -216,7 +251,7 @@ class _Press:
             for v, m in enumerate(members)
         ]
 
-    def _outcome(self, seen: _Seen, fresh: tuple[int, int], gone: tuple[int, int], digest: int) -> _Outcome:
+    def _outcome(self, seen: Seen, fresh: tuple[int, int], gone: tuple[int, int], digest: int) -> _Outcome:
         start, end = fresh
         following = self._changes.next[start:end]
         last = int(following["slot"][-1]) if end - start >= seen.question.limit else -1
@@ -227,7 +262,7 @@ class _Press:
         message = self._message(kind, parts, end - start)
         return _Outcome(message, Shared(message.tail), following.tobytes(), digest, last)
 
-    def _parts(self, seen: _Seen, sent: tuple[int, int], gone: tuple[int, int], digest: int) -> Parts:
+    def _parts(self, seen: Seen, sent: tuple[int, int], gone: tuple[int, int], digest: int) -> Parts:
         creates, updates = self._split(*sent)
         slots = self._changes.gone[gone[0] : gone[1]].tolist()
         deletes = [self._columns.id_of(slot) for slot in slots] + list(seen.strangers)
@@ -235,7 +270,7 @@ class _Press:
             creates,
             updates,
             deletes,
-            self._reasons(seen, slots) if deletes and seen.sight.viewer.reasons else {},
+            self._reasons(seen, slots) if deletes and seen.reasons else {},
             digest,
         )
 
@@ -263,7 +298,7 @@ class _Press:
             case Kind.IMMEDIATE:
                 return frames.immediate(self._stamp, parts)
 
-    def _reasons(self, seen: _Seen, slots: list[int]) -> dict[str, str]:
+    def _reasons(self, seen: Seen, slots: list[int]) -> dict[str, str]:
         """Why each deleted event left the view. What is only claimed gets `removed` in place of `hidden`."""
         found = {self._columns.id_of(slot): reason(self._lookout, slot, seen.question, self._now_ms) for slot in slots}
         if seen.sight.claimed is not None:
