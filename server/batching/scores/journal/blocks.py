@@ -90,6 +90,8 @@ def check_first_line(file: BinaryIO, name: str) -> None:
     line = file.read(len(FIRST_LINE) + 8).partition(b"\n")[0] + b"\n"
     if line == FIRST_LINE:
         return
+    if FIRST_LINE.startswith(line.removesuffix(b"\n")):
+        raise Refused(Code.BAD_MESSAGE, f"{name} was cut off while it began; there is nothing in it")
     if line.startswith(TITLE):
         theirs = line.removeprefix(TITLE).strip().decode(errors="replace")
         raise Refused(

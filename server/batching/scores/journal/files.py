@@ -92,7 +92,12 @@ class Written:
         self.size = 0
         self.recorded = 0
         """Bytes of it that are blocks of records: without the world at its beginning."""
-        self._append(FIRST_LINE)
+        try:
+            self._append(FIRST_LINE)
+        except (Full, OSError):
+            self.close()
+            self.path.unlink()
+            raise
 
     def write(self, kind: Kind, payload: bytes) -> None:
         """One more block."""
