@@ -165,6 +165,8 @@ class Feed:
                 self._adopt(row["name"], orjson.loads(row["value"]), "runtime")
         self._apply_tunables()
         count = await self._writer.load()
+        if self.journal is not None:
+            await self.journal.open()
         self.ready = True
         return count
 

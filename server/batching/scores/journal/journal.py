@@ -109,6 +109,10 @@ class Journal:
         self._files = 0
         self._stopped: str | None = None
 
+    async def open(self) -> None:
+        """Begin, before anybody is here: then all that is ever sent is recorded."""
+        await self.turn(Occasion("wake", 0, self._clock.now_ms()))
+
     async def turn(self, occasion: Occasion) -> Turn:
         """Write what waits; begin, go on with another file, or stop when need be."""
         if self._desk.recorder is None:

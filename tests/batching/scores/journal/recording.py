@@ -10,8 +10,34 @@ from typing import Any
 from server.batching.loop import Occasion
 from server.batching.scores.journal.reader import opened
 from server.batching.scores.journal.replay import Report, replayed
+from server.core.event import Delete
 from server.edge.postgres import Database
-from tests.batching.scores.world import Trial, trial
+from tests.batching.scores.world import HOUR, START, Trial, trial
+
+WORLD = {"viewport": {"west": -180, "south": -90, "east": 180, "north": 90}}
+
+
+def row(event_id: str, **more: Any) -> dict[str, Any]:
+    place = {"latitude": float(ord(event_id[-1]) % 60), "longitude": 8.0}
+    return {"id": event_id, "title": event_id, "location": place, "start": START + HOUR, **more}
+
+
+async def story(one: Trial, name: str = "a", client: int = 0) -> None:
+    """Something of everything."""
+    await one.upsert(row(f"{name}1"))
+    await one.upsert(row(f"{name}2", isPrivate=True, creatorId="ann"))
+    await one.join(client, {**WORLD, "user": "ann"})
+    await one.count({"eventId": f"{name}1", "rsvpCount": 2})
+    await one.clock.advance(60)
+    await one.flush()
+    await one.upsert(row(f"{name}3", recurrence="FREQ=DAILY;COUNT=9", end=START + 2 * HOUR))
+    await one.count({"eventId": f"{name}2", "saveCount": 4, "priority": "high"})
+    await one.clock.advance(26 * 3600)
+    await one.ask(one.clients[client], viewport={"west": 0, "south": -90, "east": 180, "north": 90})
+    await one.write(Delete(f"{name}1"))
+    one.model.delete(f"{name}1")
+    await one.turns.forget(one.occasion())
+    await one.flush()
 
 
 @asynccontextmanager

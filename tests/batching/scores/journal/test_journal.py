@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from server.batching.ledger import Records
-from server.batching.loop import Occasion, TurnRecord
-from server.batching.scores.journal import figures, files, journal, recorder
+from server.batching.loop import TurnRecord
+from server.batching.scores.journal import checkpoint, figures, files, journal, recorder
 from server.batching.scores.journal.blocks import Kind
 from server.batching.scores.journal.codec import header_row
 from server.batching.scores.journal.files import Folder, Full, Written
@@ -21,38 +21,12 @@ from server.batching.scores.journal.reader import opened
 from server.batching.scores.journal.records import Counted, Drew, Ended, Flushed, Handed, Left, Patched, Tuned
 from server.batching.scores.journal.replay import replayed
 from server.batching.scores.journal.simulate import simulated
-from server.core.event import Delete
 from server.edge.postgres import Database
 from server.errors import StartRefused
 from server.settings import load
 from tests.batching.scores.journal.recording import files as files_of
-from tests.batching.scores.journal.recording import recorded, verified, write
-from tests.batching.scores.world import HOUR, START, Trial, trial
-
-WORLD = {"viewport": {"west": -180, "south": -90, "east": 180, "north": 90}}
-
-
-def row(event_id: str, **more: Any) -> dict[str, Any]:
-    place = {"latitude": float(ord(event_id[-1]) % 60), "longitude": 8.0}
-    return {"id": event_id, "title": event_id, "location": place, "start": START + HOUR, **more}
-
-
-async def story(one: Trial, name: str = "a", client: int = 0) -> None:
-    """Something of everything."""
-    await one.upsert(row(f"{name}1"))
-    await one.upsert(row(f"{name}2", isPrivate=True, creatorId="ann"))
-    await one.join(client, {**WORLD, "user": "ann"})
-    await one.count({"eventId": f"{name}1", "rsvpCount": 2})
-    await one.clock.advance(60)
-    await one.flush()
-    await one.upsert(row(f"{name}3", recurrence="FREQ=DAILY;COUNT=9", end=START + 2 * HOUR))
-    await one.count({"eventId": f"{name}2", "saveCount": 4, "priority": "high"})
-    await one.clock.advance(26 * 3600)
-    await one.ask(one.clients[client], viewport={"west": 0, "south": -90, "east": 180, "north": 90})
-    await one.write(Delete(f"{name}1"))
-    one.model.delete(f"{name}1")
-    await one.turns.forget(one.occasion())
-    await one.flush()
+from tests.batching.scores.journal.recording import recorded, row, story, verified, write
+from tests.batching.scores.world import HOUR, START, trial
 
 
 async def test_what_happened_is_recorded_and_replays_to_the_byte(db: Database, tmp_path: Path) -> None:
@@ -254,11 +228,13 @@ async def test_what_was_pending_when_the_file_began_is_pending_in_a_simulation(d
     async with trial(db, journal=True, journal_dir=tmp_path) as one:
         await one.upsert(row("a1"))
         await one.count({"eventId": "a1", "rsvpCount": 2})
+        await one.feed.journal._stop("tried")  # type: ignore[union-attr]
+        await one.clock.advance(journal.REST_MS / 1000)
         await write(one)
         await one.clock.advance(5)
         await one.flush()
         await one.feed.close()
-    (path,) = files_of(tmp_path)
+    *_, path = files_of(tmp_path)
     with opened(path) as found:
         assert found.header.pending == ("a1",)
         outcome = simulated(history_of(found), Policy("soon", interval_ms=1000))
@@ -286,14 +262,23 @@ async def test_a_replay_may_end_at_a_moment(db: Database, tmp_path: Path) -> Non
     assert part.until_ms <= START + 60_000
 
 
-async def test_an_end_that_comes_before_the_checkpoint_leaves_no_file_behind(db: Database, tmp_path: Path) -> None:
+async def test_an_end_that_comes_before_the_checkpoint_leaves_no_file_behind(
+    db: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoint, "PAGE_EVENTS", 1)
     async with trial(db, journal=True, journal_dir=tmp_path) as one:
-        await one.upsert(row("a1"))
+        await story(one)
         kept = one.feed.journal
         assert kept is not None
-        await kept.turn(Occasion("wake", 1, START))
+        await write(one)
         await kept._stop("tried")
-    assert files_of(tmp_path) == []
+        await one.clock.advance(journal.REST_MS / 1000)
+        await kept.turn(one.occasion())
+        assert kept._writing is not None and kept._writing.pages is not None
+        assert len(files_of(tmp_path)) == 2
+        await kept._stop("tried")
+    (path,) = files_of(tmp_path)
+    assert verified(path).ended == "tried"
 
 
 def test_settings_that_do_not_go_together_stop_the_start() -> None:

@@ -19,8 +19,7 @@ from server.batching.scores.journal.reader import opened
 from server.batching.scores.journal.replay import Difference, replayed
 from server.edge.postgres import Database
 from server.errors import Refused
-from tests.batching.scores.journal.recording import files, recorded, verified, write
-from tests.batching.scores.journal.test_journal import story
+from tests.batching.scores.journal.recording import files, recorded, story, verified, write
 
 Rows = list[list[Any]]
 
