@@ -1,6 +1,7 @@
 """Records as bytes and back: each a JSON array behind its length, the first element says which. Pure.
 
-Questions are written once, under a number, before the first round that asks them; so a `Reader` of records keeps a table.
+Questions are written once, under a number, before the first round that asks them; so a `Decoder` keeps a table; a number
+that is given out again means the newer question from then on.
 """
 
 from __future__ import annotations
@@ -207,7 +208,7 @@ def _own_row(look: Look) -> Row:
     return [look.reasons, look.ref, look.claimed, held, look.seq]
 
 
-def drew_of(row: Row, questions: Sequence[Question]) -> Drew:
+def drew_of(row: Row, questions: Mapping[int, Question]) -> Drew:
     """And back."""
     draw, now_ms, turned_ms, viewers, asked, how, own = row
     if len(how) == 1:
@@ -259,13 +260,13 @@ class Decoder:
     """Records of one file, in order."""
 
     def __init__(self) -> None:
-        self._questions: list[Question] = []
+        self._questions: dict[int, Question] = {}
 
     def records(self, payload: bytes) -> Iterator[Record]:
         """Those of one block."""
         for tag, *rest in rows(payload):
             if tag == "q":
-                self._questions.append(question_of(rest[0]))
+                self._questions[rest[0]] = question_of(rest[1])
             elif tag == "d":
                 yield drew_of(rest, self._questions)
             elif tag == "h":

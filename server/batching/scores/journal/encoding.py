@@ -19,6 +19,8 @@ from server.batching.scores.views import Kind, Seen
 
 BLOCK_BYTES: Final = 4 << 20
 """A block ends with the record that reaches it."""
+QUESTIONS_MOST: Final = 50_000
+"""Questions that a file knows by number; a round that finds more has numbers given out anew, which says so by itself."""
 
 
 @dataclass(slots=True)
@@ -77,6 +79,8 @@ class Encoder:
         self._end_run()
         match note:
             case Round():
+                if len(self._questions) >= QUESTIONS_MOST:
+                    self._questions.clear()
                 drew = Drew(note.draw, note.now_ms, note.turned_ms, tuple(self._look(one) for one in note.seen))
                 self._write(drew_row(drew, self._question))
             case Tallied(now_ms, tallies, urgent):
@@ -117,7 +121,7 @@ class Encoder:
         number = self._questions.get(question)
         if number is None:
             number = self._questions[question] = len(self._questions)
-            self._write(["q", question_row(question)])
+            self._write(["q", number, question_row(question)])
         return number
 
     def _handed(self, note: Hand) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from server.batching.ledger import Records
 from server.batching.loop import TurnRecord
-from server.batching.scores.journal import checkpoint, figures, files, journal, recorder
+from server.batching.scores.journal import checkpoint, encoding, figures, files, journal, recorder
 from server.batching.scores.journal.blocks import Kind
 from server.batching.scores.journal.codec import header_row
 from server.batching.scores.journal.files import Folder, Full, Written
@@ -24,8 +24,8 @@ from server.batching.scores.journal.simulate import simulated
 from server.edge.postgres import Database
 from server.errors import StartRefused
 from server.settings import load
+from tests.batching.scores.journal.recording import WORLD, recorded, row, story, verified, write
 from tests.batching.scores.journal.recording import files as files_of
-from tests.batching.scores.journal.recording import recorded, row, story, verified, write
 from tests.batching.scores.world import HOUR, START, trial
 
 
@@ -249,6 +249,23 @@ async def test_run_time_settings_are_recorded(db: Database, tmp_path: Path) -> N
     with opened(path) as found:
         tuned = [record for record in found.records() if isinstance(record, Tuned)]
     assert [one.interval_ms for one in tuned] == [5000]
+
+
+async def test_questions_without_number_are_known_by_numbers_that_are_used_again(
+    db: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(encoding, "QUESTIONS_MOST", 2)
+    async with recorded(db, tmp_path) as one:
+        for name in "abc":
+            await story(one, name, ord(name) % 2)
+        for west in range(8):
+            await one.ask(one.clients[west % 2], viewport={**WORLD["viewport"], "west": west})
+        await one.flush()
+    (path,) = files_of(tmp_path)
+    with opened(path) as found:
+        asked = {look.question for record in found.records() if isinstance(record, Drew) for look in record.looks}
+    assert len(asked) > 8
+    assert verified(path).frames == sum(len(client.frames) for client in one.clients.values())
 
 
 async def test_a_replay_may_end_at_a_moment(db: Database, tmp_path: Path) -> None:
