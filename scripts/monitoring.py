@@ -16,17 +16,19 @@ from typing import Final
 from server.batching.alerts import Rule, Severity, loop_rules
 from server.batching.imports import figures as imports
 from server.batching.schedules import figures as schedules
+from server.batching.scores.journal import figures as journal
 from server.batching.tiers import figures as tiers
 from server.batching.tracking import figures as tracking
 from server.batching.tracking import sums
 
 HEAD: Final = "# Made by `make generate` from the server's own rules (scripts/monitoring.py); put it into Prometheus' rule_files.\n"
-OWN: Final = (*imports.RULES, *schedules.RULES, *tiers.RULES, *tracking.RULES, *sums.RULES)
+OWN: Final = (*imports.RULES, *schedules.RULES, *tiers.RULES, *tracking.RULES, *sums.RULES, *journal.RULES)
 RUNBOOKS: Final = {
     "imports": "docs/imports.md",
     "schedules": "docs/schedules.md",
     "tiers": "docs/tiers.md",
     "tracking": "docs/tracking.md",
+    "journal": "docs/journal.md",
     "loop": "docs/deployment.md",
 }
 ANY_LOOP: Final = "ANY"

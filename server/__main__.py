@@ -23,6 +23,7 @@ from server.commands import (
     credentials,
     events,
     jobs,
+    journal,
     operating,
     running,
     schedules,
@@ -50,6 +51,7 @@ app.command("backup", rich_help_panel="Run a server")(backup.backup)
 app.command("restore", rich_help_panel="Run a server")(backup.restore)
 app.command("upgrade", rich_help_panel="Run a server")(backup.upgrade)
 app.command("doctor", rich_help_panel="Run a server")(telling.doctor)
+app.add_typer(journal.app, rich_help_panel="Run a server")
 app.add_typer(access.app, rich_help_panel="Run a server")
 app.add_typer(events.app, rich_help_panel="Use a running server")
 app.add_typer(jobs.app, rich_help_panel="Use a running server")

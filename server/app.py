@@ -32,6 +32,7 @@ from server.batching.parts import Follow, Lead, Parts
 from server.batching.schedules import figures as schedule_figures
 from server.batching.schedules.scheduler import Scheduler
 from server.batching.scores.feed import Feed
+from server.batching.scores.journal import figures as journal_figures
 from server.batching.sinks import LogSink, MailServer, MailSink, TopicSink, WebhookSink
 from server.batching.tiers import figures as tier_figures
 from server.batching.tiers.lookup import Lookup
@@ -149,7 +150,7 @@ class App:
         await self._wire_tracking(parts, follow)
         self.tracker.measure(gauge, counter)
         self.alerts.rules += (*figures.RULES, *schedule_figures.RULES, *tier_figures.RULES)
-        self.alerts.rules += (*tracking_figures.RULES, *sums.RULES)
+        self.alerts.rules += (*tracking_figures.RULES, *sums.RULES, *journal_figures.RULES)
 
     async def _wire_tracking(self, parts: Parts, follow: Follow) -> None:
         self.tracker = await Tracker.open(parts, self.lead)
@@ -370,6 +371,7 @@ QUIET: Final = frozenset(
     (
         *("ledger", "bus", "connections", "ingest", "immediate", "catch-up", "forget", "leader", "alerts", "lag"),
         *("peers", "peers-hint", "nodes", "scores-wanted"),
+        "journal",
         *("imports", "imports-due", "imports-rescue", "imports-progress"),
         "schedules-tell",
         *(tracking_relay.TELL, tracker.RUN, tracker.BEAT, POPULARITY),

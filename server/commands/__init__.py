@@ -12,11 +12,12 @@
     watching.py   watch                             the ranked list, live, in a terminal
     access.py     token create, rotate              on the machine of the server
     backup.py     backup, restore, upgrade          likewise
+    journal.py    journal list, show, replay        what was recorded, from its files
     telling.py    schema, doctor                    what there is to know
     calling.py    how all of them talk to a running server: HTTP with a token, errors as sentences
     asking.py     the options they share
 
-Every command but serve, worker, demo, token, backup, restore, upgrade, schema and doctor only talks HTTP or WebSocket to a
+Every command but serve, worker, demo, token, backup, restore, upgrade, journal, schema and doctor only talks HTTP or WebSocket to a
 running server, so that what a command can do a script can do.
 Exit codes: 0 done, 1 something was refused, failed or diverged, 2 wrong usage or no server.
 """

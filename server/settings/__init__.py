@@ -23,6 +23,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from server.errors import StartRefused
 from server.settings.feed import Batching, Score
 from server.settings.imports import Imports
+from server.settings.journal import Journal, check_journal
 from server.settings.limits import Limits
 from server.settings.provider import Provider, check_provider
 from server.settings.schedules import Schedules, check_schedules
@@ -35,7 +36,19 @@ PREFIXES: Final = ("BATCH_", "JWT_", "ADAPTIVE_", "PREDICTIVE_", "SCHEDULES_", "
 
 # The last base comes first in the generated files.
 class Settings(
-    Tracking, Tiers, Schedules, Provider, Imports, Alerts, Limits, Score, Batching, Access, Server, BaseSettings
+    Tracking,
+    Tiers,
+    Schedules,
+    Provider,
+    Imports,
+    Alerts,
+    Journal,
+    Limits,
+    Score,
+    Batching,
+    Access,
+    Server,
+    BaseSettings,
 ):
     """What one server was started with. Immutable; what may change at run time is copied into `Tunables`."""
 
@@ -78,6 +91,7 @@ def load(environ: Mapping[str, str], **overrides: Any) -> Settings:
     if settings.adaptive_batching and settings.adaptive_min_interval_ms > settings.adaptive_max_interval_ms:
         least, most = settings.adaptive_min_interval_ms, settings.adaptive_max_interval_ms
         raise StartRefused(f"ADAPTIVE_MIN_INTERVAL_MS={least} is more than ADAPTIVE_MAX_INTERVAL_MS={most}; lower it.")
+    check_journal(settings)
     check_provider(settings)
     check_schedules(settings, settings)
     check_tracking(settings)

@@ -255,7 +255,7 @@ class Turns:
         if self.engine.drawing:
             return Turn(more=False)  # a draft under way may still make somebody hold one
         held = [*(v.held for v in self.desk.audience), *self.desk.sessions.held()]
-        freed = await self.engine.ask(lambda lookout: lookout.columns.forget(slots(held)))
+        freed = await self.engine.ask(lambda lookout: self.desk.forget(lookout, slots(held)))
         return Turn(freed, freed)
 
     async def tidy(self, occasion: Occasion) -> Turn:

@@ -19,6 +19,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -52,6 +53,8 @@ SOME: Final = 256
 """Fewer rows in the tail, or tombstones, are not worth a merge."""
 REWORDED_MOST: Final = 65_536
 """Slots noted for `take_reworded`; beyond that it says that any may have changed."""
+ALWAYS_MS: Final = 1 << 62
+"""Later than any occurrence."""
 UTC: Final = "UTC"
 _STATE_OF: Final[dict[str, int]] = dict(zip(STATUSES, STATES.tolist(), strict=True))
 
@@ -90,6 +93,8 @@ class Columns:
         self._turn: dict[int, int] = {}
         """By slot: when its occurrence ends to count. What stands otherwise in the heap is old."""
         self._reworded: set[int] | None = set()
+        self._turned_ms = 0
+        """The latest moment that has moved an occurrence on, since the last `take_turned`."""
 
     def __len__(self) -> int:
         """Events that exist."""
@@ -291,6 +296,11 @@ class Columns:
             if len(self._reworded) > REWORDED_MOST:
                 self._reworded = None
 
+    def take_turned(self) -> int:
+        """The latest moment that `refresh` has moved an occurrence on for, since the last call; 0: none."""
+        turned_ms, self._turned_ms = self._turned_ms, 0
+        return turned_ms
+
     # Recurrence.
 
     def refresh(self, now_ms: int) -> None:
@@ -298,6 +308,7 @@ class Columns:
         while self._turning and self._turning[0][0] <= now_ms:
             until, slot = heapq.heappop(self._turning)
             if self._turn.get(slot) == until:
+                self._turned_ms = max(self._turned_ms, now_ms)
                 row = self.world.row_of.item(slot)
                 self._turn_to(row, slot, counting_at(self.event(slot), now_ms))
                 self.dirty.add(row)
@@ -336,6 +347,35 @@ class Columns:
             self._turn_to(self.world.row_of.item(slot), slot, counting_at(self.event(slot), now_ms))
         for place in page.people.keys() & chosen:
             self._private.see(self._by_id[page.ids[place]], viewers(*page.people[place]))
+
+    def copied(self) -> Copy:
+        """All that a later state of the world follows from: references, so that it takes a million events some milliseconds."""
+        return Copy(list(self._ids), list(self._contents), frozenset(self._gone), list(self._free), dict(self._turn))
+
+    def remembered(self) -> list[int]:
+        """Slots of removed events that are not forgotten yet."""
+        return sorted(self._gone)
+
+    def restore(self, copy: Copy) -> None:
+        """Become the columns that were copied, slot by slot. Only into empty ones: a replay's."""
+        assert not self._ids, "there are events here already"
+        self.generation += 1
+        self._labelled, self._reworded = False, None
+        count, blank = len(copy.ids), {*copy.gone, *copy.free}
+        self._reserve_slots(count)
+        self._ids, self._contents = list(copy.ids), list(copy.contents)
+        self._by_id = {event_id: slot for slot, event_id in enumerate(copy.ids) if event_id}
+        self._gone, self._free, self._count = set(copy.gone), list(copy.free), count - len(blank)
+        self._take_rows(slice(0, count))
+        for slot in range(count):
+            if slot in blank:
+                self.world.slot[slot] = self.world.row_of[slot] = -1
+                continue
+            event = self.event(slot)
+            self._write(slot, slot, event)
+            # An occurrence counts at the last moment before the one that ends it; without such an end it is the last of all.
+            self._turn_to(slot, slot, counting_at(event, copy.turning.get(slot, ALWAYS_MS) - 1))
+        self.merge()
 
     def _fresh(self, ids: Sequence[str]) -> Sequence[int]:
         """Places of the ids that are unknown."""
@@ -466,6 +506,20 @@ class Columns:
             self.world = self.world._replace(**{name: grown(getattr(self.world, name), size) for name in BY_SLOT})
             self.world.row_of[len(self._ended) :] = -1
             self._ended, self._worded = grown(self._ended, size), grown(self._worded, size)
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """Columns at a moment, by slot; what stands at a slot of `gone` or `free` doesn't matter."""
+
+    ids: list[str]
+    """Also those of removed events that are remembered; "" at a free slot."""
+    contents: list[Content | None]
+    gone: frozenset[int]
+    free: list[int]
+    """In the order in which they were given back: the last is used first."""
+    turning: dict[int, int]
+    """By slot of a recurring event: until when its occurrence counts."""
 
 
 class Private:

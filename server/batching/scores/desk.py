@@ -15,6 +15,8 @@ import numpy as np
 from server.batching.scores.audience import Audience, Viewer
 from server.batching.scores.columns import Columns
 from server.batching.scores.engine import Engine
+from server.batching.scores.journal.recorder import Recorder
+from server.batching.scores.kernel import Ints
 from server.batching.scores.loading import Page
 from server.batching.scores.lookout import Lookout
 from server.batching.scores.pacing import Pacing
@@ -52,6 +54,8 @@ class Desk:
     """Events published since the last immediate turn."""
     drained: dict[Viewer, None] = field(default_factory=dict)
     """Viewers that are owed a frame and have room for it again."""
+    recorder: Recorder | None = None
+    """Notes what happens for the journal, while one is kept."""
     moved: int = 0
     """Counts up whenever a transaction moves the waiting counters of an event: activity, also of what waits already."""
     noticed: Callable[[], None] = lambda: None
@@ -75,6 +79,8 @@ class Desk:
 
     def _publish(self, lookout: Lookout, published: Sequence[Settled], now_ms: int) -> None:
         """In the engine's thread: follow, and report what is new and must be told at once."""
+        if self.engine.witness is not None:
+            self.engine.witness.patched(published, now_ms, lookout.columns)
         new = [one for one in published if follow(lookout.columns, one, now_ms)]
         changed = [one.event_id for one in new if one.immediate]
         if changed:
@@ -83,6 +89,13 @@ class Desk:
     def _note(self, changed: Sequence[str]) -> None:
         self.changed.update(dict.fromkeys(changed))
         self.noticed()
+
+    def forget(self, lookout: Lookout, held: Ints) -> int:
+        """In the engine's thread: slots of removed events that nobody holds may be used again; how many these are."""
+        freed = lookout.columns.forget(held)
+        if freed and self.engine.witness is not None:
+            self.engine.witness.forgot(lookout.columns)
+        return freed
 
     async def load(self, page: Page, now_ms: int) -> None:
         """A page of rows read at start: nobody has to be told."""

@@ -25,7 +25,7 @@ from typing import Any, Final, Generic, TypeVar
 import structlog
 
 from server.batching.scores.lookout import Lookout
-from server.batching.scores.views import Draft, Sight, draw
+from server.batching.scores.views import Draft, Sight, Witness, draw
 from server.edge.clock import Clock
 
 T = TypeVar("T")
@@ -67,6 +67,8 @@ class Engine:
         self._loop: asyncio.AbstractEventLoop | None = None
         self.drawing = 0
         """Who draws and has not handed over: what would renumber rows or slots waits for their end."""
+        self.witness: Witness | None = None
+        """The journal, while there is one."""
 
     def start(self) -> None:
         """Begin to work; before that, and after close, nothing may be asked."""
@@ -115,14 +117,14 @@ class Engine:
         """Drafts of a few viewers, now, before any slice of a walk."""
         wish = _Wish(sights, asyncio.get_running_loop().create_future())
         if self._thread is None:
-            wish.answer.set_result(draw(self._lookout, sights, self._clock.now_ms()))
+            wish.answer.set_result(draw(self._lookout, sights, self._clock.now_ms(), self.witness))
         else:
             self._put(self._wishes, wish)
         return wish.answer
 
     def look(self, sights: Sequence[Sight], now_ms: int, *, urgent: bool = False) -> asyncio.Future[list[Draft]]:
         """Drafts of one slice of a walk that began at `now_ms`; an urgent one goes before the others."""
-        return self._do(lambda lookout: draw(lookout, sights, now_ms), urgent=urgent)
+        return self._do(lambda lookout: draw(lookout, sights, now_ms, self.witness), urgent=urgent)
 
     def ask(self, question: Callable[[Lookout], T]) -> asyncio.Future[T]:
         """Any other look at the world, in turn with `see`."""
@@ -188,7 +190,7 @@ class Engine:
             together.append(wish)
             sights += wish.sights
         try:
-            drafts = draw(self._lookout, sights, self._clock.now_ms())
+            drafts = draw(self._lookout, sights, self._clock.now_ms(), self.witness)
         except Exception as error:  # noqa: BLE001  the asker's failure, never the thread's
             self._give(partial(_fail, [wish.answer for wish in together], error))
             return

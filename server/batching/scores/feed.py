@@ -33,6 +33,8 @@ from server.batching.scores.engine import Engine
 from server.batching.scores.explain import explain
 from server.batching.scores.figures import Measure, measure
 from server.batching.scores.ingest import Writer
+from server.batching.scores.journal import journal as journals
+from server.batching.scores.journal.records import Flushed, Tuned
 from server.batching.scores.lookout import Lookout
 from server.batching.scores.pacing import Pacing
 from server.batching.scores.plan import Asked, Row
@@ -95,6 +97,7 @@ class Feed:
         self.desk = Desk(self._engine, settings.score_threshold, tunables_of(settings), Pacing(clock))
         self.desk.sessions = Sessions(settings.resume_sessions, settings.resume_keep_ms / 1000)
         growth = settings.adaptive_growth if settings.adaptive_batching else 0.0
+        self.journal = self._journal_of(settings)
         self._writer = Writer(db, clock, self.desk, settings.ingest_queue_rows, growth)
         self._turns = Turns(
             db,
@@ -124,6 +127,8 @@ class Feed:
 
         def observed(of_flush: TurnRecord) -> None:
             turns.statistics.observe(of_flush)
+            if self.desk.recorder is not None:
+                self.desk.recorder.told(Flushed.of(of_flush))
             record(of_flush)
 
         def wake(name: str) -> Callable[[int], None]:
@@ -137,6 +142,8 @@ class Feed:
         self._panel.add(loop("forget", turns.forget, interval_ms=FORGET_EVERY_MS), fold=True)
         if turns.pace is not None:
             self._panel.add(loop("adapt", turns.adapt, interval_ms=ADAPT_EVERY_MS), fold=True)
+        if self.journal is not None:
+            self._panel.add(loop(journals.NAME, self.journal.turn, interval_ms=journals.EVERY_MS), fold=True)
         leads = {"may_run": lead.leads, "leader": lead.leader}
         self._panel.add(loop("expire", turns.expire, interval_ms=EXPIRE_EVERY_MS, **leads))
         self._panel.add(loop("tidy", turns.tidy, interval_ms=TIDY_EVERY_MS, **leads))
@@ -176,6 +183,8 @@ class Feed:
                 self._adopt(row["name"], orjson.loads(row["value"]), "runtime")
         self._apply_tunables()
         count = await self._writer.load()
+        if self.journal is not None:
+            await self.journal.open()
         self.ready = True
         return count
 
@@ -191,9 +200,11 @@ class Feed:
         log.info("kernel ready", seconds=round(seconds, 3))
 
     async def close(self) -> None:
-        """End the engine's thread; the loops have stopped."""
+        """End the engine's thread, and the journal; the loops have stopped."""
         if self._cluster is not None and self.ready:
             await self._cluster.rounds.leave()
+        if self.journal is not None:
+            await self.journal.close()
         await self._engine.close()
 
     def led(self) -> None:
@@ -297,6 +308,8 @@ class Feed:
         self.desk.pacing.forget(viewer)
         viewer.forget()
         viewer.owed = Owed.NOTHING
+        if self.desk.recorder is not None:
+            self.desk.recorder.left(viewer, self._clock.now_ms())
 
     async def turn_to(self, viewer: Viewer, question: Question, ref: str | None) -> None:
         """The viewer asks something else from now on: answer with what that changes."""
@@ -368,6 +381,7 @@ class Feed:
             "eventLoopLag": {"worstMs": round(1000 * lag.worst_s, 1), "lastFlushMs": round(1000 * lag.watched_s, 1)},
             "engine": "compiled" if kernel.NUMBA else "numpy",
             "adaptive": None if pace is None else said_of(pace),
+            "journal": None if self.journal is None else self.journal.said(),
             "framesDeferred": s.deferred,
             "sessionsRemembered": len(self.desk.sessions),
             "lastBatchSeconds": round(s.last_seconds, 6),
@@ -463,9 +477,22 @@ class Feed:
         wanted = None if not tunables.enabled else tunables.interval_ms if pace is None else pace.interval_ms
         if self._flush.interval_ms != wanted:
             self._flush.set_interval(wanted)  # From None: a timer that stood still starts anew.
+        if self.desk.recorder is not None:
+            self.desk.recorder.told(self._tuned())
         _set_running(self._flush, running=tunables.enabled)
         _set_running(self._panel.loop("drift"), running=not tunables.enabled)
         self._noticed()
+
+    def _journal_of(self, settings: Settings) -> journals.Journal | None:
+        """The journal, when one is wanted."""
+        terms = journals.terms_of(settings)
+        if terms is None:
+            return None
+        return journals.Journal(terms, journals.Setting(self.desk, rules_of(settings), self._tuned), self._clock)
+
+    def _tuned(self) -> Tuned:
+        tunables, interval_ms = self.desk.tunables, self._flush.interval_ms
+        return Tuned(interval_ms or tunables.interval_ms, tunables.max_batch, tunables.enabled, self.desk.threshold)
 
     async def _told(self, envelopes: Sequence[Envelope]) -> None:
         """Another node's admin has changed run-time settings."""

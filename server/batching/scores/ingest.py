@@ -218,6 +218,8 @@ class Writer:
                 self._suspects = set(suspects)
                 raise
             self._suspects.clear()
+            if self.desk.recorder is not None:
+                self.desk.recorder.counted(planner.group.counters, planner.group.urgent, now_ms)
             self.desk.settle(changes, now_ms)
             return planner.group.outcomes
 

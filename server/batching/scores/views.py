@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 import numpy as np
 
@@ -24,6 +24,7 @@ from server.batching.scores.frame import Frame, Shared
 from server.batching.scores.frames import Message, Parts
 from server.batching.scores.kernel import HELD, Changes, Records
 from server.batching.scores.lookout import Lookout
+from server.batching.scores.plan import Settled
 from server.batching.scores.portions import CREATE, News, Portion, Whole, portion
 from server.batching.scores.question import Question, admits, in_viewport
 from server.core.event import SHOWN, held_hash, visible_to
@@ -83,6 +84,33 @@ class Draft(NamedTuple):
     shared: bool
     """Another's frame has the same tail."""
     told: bytes
+    trace: Trace | None = None
+    """Where it was drawn, while a journal is kept."""
+
+
+class Witness(Protocol):
+    """Who writes down what the engine did and what was handed over: the journal. None of this may wait or raise."""
+
+    def drew(self, now_ms: int, columns: Columns, seen: Sequence[Seen]) -> int:
+        """A round was drawn; its number. In the engine's thread, behind the last look at a viewer."""
+
+    def handed(self, trace: Trace, draft: Draft) -> None:
+        """A draft is about to become true. On the event loop, before anything of the viewer changes."""
+
+    def patched(self, changes: Sequence[Settled], now_ms: int, columns: Columns) -> None:
+        """The world is about to follow these. In the engine's thread."""
+
+    def forgot(self, columns: Columns) -> None:
+        """Slots were given back. In the engine's thread."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """Which draft of which round one is."""
+
+    witness: Witness
+    draw: int
+    place: int
 
 
 def deliver(draft: Draft) -> bool | None:
@@ -90,6 +118,8 @@ def deliver(draft: Draft) -> bool | None:
     viewer = draft.viewer
     if viewer.epoch != draft.epoch:
         return None
+    if draft.trace is not None:
+        draft.trace.witness.handed(draft.trace, draft)
     viewer.last, viewer.ages = draft.last, draft.ages
     if draft.frame is None:
         return False
@@ -100,7 +130,7 @@ def deliver(draft: Draft) -> bool | None:
     return True
 
 
-class _Seen(NamedTuple):
+class Seen(NamedTuple):
     """A sight as it was when the round began; `epoch` was read first, so what changes later makes the draft stale."""
 
     sight: Sight
@@ -110,6 +140,7 @@ class _Seen(NamedTuple):
     held: Held
     seq: int
     group: int
+    reasons: bool
     strangers: tuple[str, ...]
     terms: Terms | None
     counted: bool
@@ -122,8 +153,8 @@ class _Round:
     """What the sights of a round have in common: distinct questions, and distinct (question, held, kind ...) groups."""
 
     questions: list[Question] = field(default_factory=list)
-    seen: list[_Seen] = field(default_factory=list)
-    members: list[_Seen] = field(default_factory=list)
+    seen: list[Seen] = field(default_factory=list)
+    members: list[Seen] = field(default_factory=list)
     """The first sight of each group."""
     _numbers: dict[Question | int, int] = field(default_factory=dict)
     _groups: dict[tuple[object, ...], int] = field(default_factory=dict)
@@ -133,6 +164,7 @@ class _Round:
         """Take one more sight in."""
         viewer = sight.viewer
         epoch, question, held, seq, told = viewer.epoch, viewer.question, viewer.held, viewer.seq + 1, viewer.told
+        reasons = viewer.reasons
         strangers: tuple[str, ...] = ()
         if sight.kind is Kind.SNAPSHOT:
             held = NOTHING
@@ -142,10 +174,10 @@ class _Round:
         counted = viewer.clusters and sight.kind is not Kind.IMMEDIATE
         # What is equal is one object where walks have made it so; who comes back together may not have walked together.
         same = held if sight.kind is Kind.ANSWER else id(held)
-        said = sight.claimed is None, strangers, terms and terms.key, counted, told
-        key = (number, same, sight.kind, sight.threshold, viewer.reasons, *said)
+        said = reasons, sight.claimed is None, strangers, terms and terms.key, counted, told
+        key = (number, same, sight.kind, sight.threshold, *said)
         group = self._groups.setdefault(key, len(self.members))
-        seen = _Seen(sight, epoch, question, number, held, seq, group, strangers, terms, counted, told)
+        seen = Seen(sight, epoch, question, number, held, seq, group, reasons, strangers, terms, counted, told)
         if group == len(self.members):
             self.members.append(seen)
         self.seen.append(seen)
@@ -187,8 +219,8 @@ def claims(columns: Columns, held: Sequence[tuple[str, int]]) -> tuple[Held, tup
     return np.array(list(known.values()), HELD).tobytes(), tuple(dict.fromkeys(strangers))
 
 
-def draw(lookout: Lookout, sights: Sequence[Sight], now_ms: int) -> list[Draft]:
-    """One draft per sight, in order."""
+def draw(lookout: Lookout, sights: Sequence[Sight], now_ms: int, witness: Witness | None = None) -> list[Draft]:
+    """One draft per sight, in order; a witness writes down what was seen."""
     columns = lookout.columns
     work = _Round()
     for sight in sights:
@@ -204,7 +236,11 @@ def draw(lookout: Lookout, sights: Sequence[Sight], now_ms: int) -> list[Draft]:
     )
     clusters = clusters_of(lookout, ranked, work.questions, [m.number for m in members if m.counted], now_ms)
     outcomes = _Press(lookout, changes, now_ms, clusters).outcomes(members)
-    return [_draft(seen, outcomes[seen.group], shared=seen is not members[seen.group]) for seen in work.seen]
+    drafts = [_draft(seen, outcomes[seen.group], shared=seen is not members[seen.group]) for seen in work.seen]
+    if witness is None:
+        return drafts
+    number = witness.drew(now_ms, columns, work.seen)
+    return [draft._replace(trace=Trace(witness, number, place)) for place, draft in enumerate(drafts)]
 
 
 class _Outcome(NamedTuple):
@@ -220,7 +256,7 @@ class _Outcome(NamedTuple):
     told: bytes
 
 
-def _draft(seen: _Seen, outcome: _Outcome, *, shared: bool) -> Draft:
+def _draft(seen: Seen, outcome: _Outcome, *, shared: bool) -> Draft:
     frame, sight = None, seen.sight
     if outcome.message is not None and outcome.tail is not None:
         frame = Frame(outcome.message.head(seen.seq, sight.ref), outcome.tail)
@@ -264,7 +300,7 @@ class _Press:
         pieces[1::2] = [frames.SCORES[tenth] for tenth in tenths]
         return pieces
 
-    def outcomes(self, members: Sequence[_Seen]) -> list[_Outcome]:
+    def outcomes(self, members: Sequence[Seen]) -> list[_Outcome]:
         """One per group."""
         changes = self._changes
         firsts, gone = changes.first.tolist(), changes.gone_first.tolist()
@@ -275,7 +311,7 @@ class _Press:
         ]
 
     def _outcome(
-        self, seen: _Seen, fresh: tuple[int, int], gone: tuple[int, int], digest: int, withheld: int
+        self, seen: Seen, fresh: tuple[int, int], gone: tuple[int, int], digest: int, withheld: int
     ) -> _Outcome:
         start, end = fresh
         following = self._changes.next[start:end]
@@ -291,7 +327,7 @@ class _Press:
         parts = Parts(*_split(ops, pieces), deletes, reasons, digest)
         return self._said(seen, parts, following, Saved(withheld), NO_AGES, last)
 
-    def _part(self, seen: _Seen, whole: Whole, bare: Parts, withheld: int) -> _Outcome:
+    def _part(self, seen: Seen, whole: Whole, bare: Parts, withheld: int) -> _Outcome:
         """The same within a budget; a viewer that was left something out is not full, whatever its fresh view is."""
         assert seen.terms is not None
         total = len(whole.fresh)
@@ -301,7 +337,7 @@ class _Press:
         parts = Parts(*_split(part.ops, part.pieces), bare.deletes, bare.reasons, part.digest)
         return self._said(seen, parts, part.after, Saved(withheld, part.spared, _first_time(part)), part.ages, last)
 
-    def _said(self, seen: _Seen, parts: Parts, after: Records, saved: Saved, ages: Ages, last: int) -> _Outcome:
+    def _said(self, seen: Seen, parts: Parts, after: Records, saved: Saved, ages: Ages, last: int) -> _Outcome:
         kind, clusters = seen.sight.kind, self._clusters[seen.number] if seen.counted else None
         told = seen.told if clusters is None else clusters.mark
         if not len(parts) and told == seen.told and kind not in (Kind.SNAPSHOT, Kind.ANSWER):
@@ -309,19 +345,19 @@ class _Press:
         message = self._message(kind, replace(parts, clusters=self._told(seen)), len(after))
         return _Outcome(message, Shared(message.tail), after.tobytes(), parts.digest, last, ages, saved, told)
 
-    def _told(self, seen: _Seen) -> bytes:
+    def _told(self, seen: Seen) -> bytes:
         """The clusters that go with a message to it."""
         if not seen.counted:
             return b""
         clusters = self._clusters[seen.number]
         return clusters.json if clusters.mark != seen.told or seen.sight.kind is not Kind.RECOUNT else b""
 
-    def _deletes(self, seen: _Seen, gone: tuple[int, int]) -> tuple[list[str], dict[str, str]]:
+    def _deletes(self, seen: Seen, gone: tuple[int, int]) -> tuple[list[str], dict[str, str]]:
         slots = self._changes.gone[gone[0] : gone[1]].tolist()
         deletes = [self._columns.id_of(slot) for slot in slots] + list(seen.strangers)
-        return deletes, self._reasons(seen, slots) if deletes and seen.sight.viewer.reasons else {}
+        return deletes, self._reasons(seen, slots) if deletes and seen.reasons else {}
 
-    def _measured(self, seen: _Seen, bare: Parts, total: int) -> int:
+    def _measured(self, seen: Seen, bare: Parts, total: int) -> int:
         """Bytes of the message's tail without an event; of one that is as long as any of its kind."""
         kind, bare = seen.sight.kind, replace(bare, clusters=self._told(seen))
         single = kind in (Kind.IMMEDIATE, Kind.RECOUNT)
@@ -339,7 +375,7 @@ class _Press:
             case Kind.IMMEDIATE | Kind.RECOUNT:
                 return frames.immediate(self._stamp, parts)
 
-    def _reasons(self, seen: _Seen, slots: list[int]) -> dict[str, str]:
+    def _reasons(self, seen: Seen, slots: list[int]) -> dict[str, str]:
         """Why each deleted event left the view. What is only claimed gets `removed` in place of `hidden`."""
         found = {self._columns.id_of(slot): reason(self._lookout, slot, seen.question, self._now_ms) for slot in slots}
         if seen.sight.claimed is not None:
