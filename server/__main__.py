@@ -30,6 +30,7 @@ from server.commands import (
     tiers,
     tracking,
     watching,
+    whatif,
     working,
 )
 from server.commands.calling import Failed, err
@@ -60,6 +61,7 @@ app.add_typer(tracking.app, rich_help_panel="Use a running server")
 app.command("watch", rich_help_panel="Use a running server")(watching.watch)
 app.command("stats", rich_help_panel="Use a running server")(operating.stats)
 app.command("force-batch", rich_help_panel="Use a running server")(operating.force_batch)
+app.command("what-if", rich_help_panel="Use a running server")(whatif.what_if)
 app.add_typer(operating.loops, rich_help_panel="Use a running server")
 app.add_typer(operating.config, rich_help_panel="Use a running server")
 app.command("schema", rich_help_panel="Know the protocol")(telling.schema)

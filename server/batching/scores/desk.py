@@ -18,6 +18,7 @@ from server.batching.scores.engine import Engine
 from server.batching.scores.loading import Page
 from server.batching.scores.lookout import Lookout
 from server.batching.scores.plan import Counted, Gone, Settled
+from server.batching.scores.recent import Recent
 from server.core.event import Event
 
 
@@ -47,6 +48,8 @@ class Desk:
     """Events published since the last immediate turn."""
     drained: dict[Viewer, None] = field(default_factory=dict)
     """Viewers that are owed a frame and have room for it again."""
+    recent: Recent = field(default_factory=Recent)
+    """When the waiting counters of an event last moved."""
     moved: int = 0
     """Counts up whenever a transaction moves the waiting counters of an event: activity, also of what waits already."""
     noticed: Callable[[], None] = lambda: None
@@ -60,6 +63,7 @@ class Desk:
         for event_id, _, pending, high, _ in changes:
             if pending:
                 self.moved += 1
+                self.recent.move(event_id, now_ms)
                 self.pending.setdefault(event_id)
                 if high:
                     self.urgent.add(event_id)

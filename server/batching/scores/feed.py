@@ -37,6 +37,7 @@ from server.batching.scores.ranking import Rules
 from server.batching.scores.score import HOUR_MS, Weights
 from server.batching.scores.store import Search
 from server.batching.scores.views import Kind, Sight, deliver
+from server.batching.scores.whatif import Answer, Present, WhatIf, Wish
 from server.core.event import Accepted, Op, Outcome, Rejected, visible_to
 from server.core.identity import Identity
 from server.edge.bus import Bus, Envelope
@@ -105,6 +106,7 @@ class Feed:
             pace=pace_of(settings),
             retimed=self._apply_tunables,
         )
+        self._what_if = WhatIf(db, clock, self.desk, self._engine)
         self.ready = False
         self._add_loops(record, lead)
 
@@ -366,6 +368,17 @@ class Feed:
         if record.error is not None:
             raise Refused(Code.UNAVAILABLE, f"the flush failed: {record.error}")
         return {"turn": turn, "stats": await self.stats(), "auditId": audit_id}
+
+    async def what_if(self, wish: Wish) -> Answer:
+        """What other settings would cost and change for those connected now; nothing is sent."""
+        present = Present(
+            rules_of(self._settings),
+            self.desk.threshold,
+            self._flush.interval_ms if self.desk.tunables.enabled else None,
+            self.desk.tunables.max_batch,
+            self._settings.min_flush_gap_ms,
+        )
+        return await self._what_if.answer(wish, present)
 
     def _values(self) -> dict[str, object]:
         return {name: self._value_of(self.desk.tunables, name) for name in RUNTIME}

@@ -79,6 +79,10 @@ with due as (
 update feed.counters c set pub_scan = scan, pub_save = save, pub_rsvp = rsvp, version = nextval('feed.version')
 from due where c.event_id = due.event_id
 returning c.event_id, c.scan, c.save, c.rsvp, c.version"""
+WAITING: Final = """
+select event_id, scan, save, rsvp from feed.counters
+where event_id = any($1::text[]) and (pub_scan, pub_save, pub_rsvp) is distinct from (scan, save, rsvp)"""
+NEWEST_VERSION: Final = "select last_value from feed.version"
 ENDED: Final = """
 select id from feed.event
 where status in ('PENDING', 'VERIFIED') and last_end_ms < $1 order by last_end_ms limit $2"""
@@ -206,6 +210,16 @@ async def publish(connection: asyncpg.Connection, ids: Sequence[str]) -> list[Pu
     """Make stored counters the published ones; ids with nothing pending are left out."""
     found = await connection.fetch(PUBLISH, list(ids))
     return [Published(r["event_id"], (r["scan"], r["save"], r["rsvp"]), r["version"]) for r in found]
+
+
+async def waiting(connection: asyncpg.Connection, ids: Sequence[str]) -> dict[str, Counts]:
+    """The stored counters of these events, where they differ from the published ones."""
+    return {r[0]: (r[1], r[2], r[3]) for r in await connection.fetch(WAITING, list(ids))}
+
+
+async def newest_version(connection: asyncpg.Connection) -> int:
+    """The version given last; none is used up by looking."""
+    return int(await connection.fetchval(NEWEST_VERSION))
 
 
 async def ended(connection: asyncpg.Connection, before_ms: int, limit: int) -> list[str]:
