@@ -23,6 +23,7 @@ from server.commands import (
     credentials,
     events,
     jobs,
+    load,
     operating,
     running,
     schedules,
@@ -61,6 +62,7 @@ app.add_typer(tracking.app, rich_help_panel="Use a running server")
 app.command("watch", rich_help_panel="Use a running server")(watching.watch)
 app.command("stats", rich_help_panel="Use a running server")(operating.stats)
 app.command("force-batch", rich_help_panel="Use a running server")(operating.force_batch)
+app.command("load", rich_help_panel="Use a running server")(load.load)
 app.command("what-if", rich_help_panel="Use a running server")(whatif.what_if)
 app.add_typer(operating.loops, rich_help_panel="Use a running server")
 app.add_typer(operating.config, rich_help_panel="Use a running server")

@@ -75,6 +75,11 @@ def thread_seconds() -> float:
     return time.thread_time()
 
 
+def process_seconds() -> float:
+    """CPU seconds that this process has used; only for measuring."""
+    return time.process_time()
+
+
 class VirtualClock(Clock):
     """A clock that a test or a replay moves by hand. Nanoseconds inside, so that sums of intervals stay exact."""
 

@@ -24,13 +24,14 @@ from server.batching.parts import Lead
 from server.batching.scores import kernel, store
 from server.batching.scores.adaptive import Bounds
 from server.batching.scores.audience import Owed, Viewer
-from server.batching.scores.batch import Pace, Statistics, Turns
+from server.batching.scores.batch import Statistics, Turns
 from server.batching.scores.columns import Columns
 from server.batching.scores.desk import Desk, Tunables
 from server.batching.scores.engine import Engine
 from server.batching.scores.explain import explain
 from server.batching.scores.ingest import Writer
 from server.batching.scores.lookout import Lookout
+from server.batching.scores.pace import Pace, foretold_of, said_of
 from server.batching.scores.plan import Asked, Row
 from server.batching.scores.question import Question, Window
 from server.batching.scores.ranking import Rules
@@ -48,6 +49,7 @@ from server.protocol.event import event_json
 from server.settings import RUNTIME, Settings, check
 
 ADAPT_EVERY_MS: Final = 5_000
+PREDICT_EVERY_MS: Final = 3_600_000
 EXPIRE_EVERY_MS: Final = 60_000
 FORGET_EVERY_MS: Final = 30_000
 TIDY_EVERY_MS: Final = 600_000
@@ -103,7 +105,7 @@ class Feed:
             fenced=lead.fenced,
             wake=lambda name, after_ms: panel.loop(name).wake(after_ms),
             lag=lag or Lag(clock),
-            pace=pace_of(settings),
+            pace=pace_of(settings, clock.now_ms()),
             retimed=self._apply_tunables,
         )
         self._what_if = WhatIf(db, clock, self.desk, self._engine)
@@ -133,6 +135,8 @@ class Feed:
         self._panel.add(loop("forget", turns.forget, interval_ms=FORGET_EVERY_MS), fold=True)
         if turns.pace is not None:
             self._panel.add(loop("adapt", turns.adapt, interval_ms=ADAPT_EVERY_MS), fold=True)
+        if settings.predictive_batching:
+            self._panel.add(loop("predict", turns.predict, interval_ms=PREDICT_EVERY_MS)).wake()
         leads = {"may_run": lead.leads, "leader": lead.leader}
         self._panel.add(loop("expire", turns.expire, interval_ms=EXPIRE_EVERY_MS, **leads))
         self._panel.add(loop("tidy", turns.tidy, interval_ms=TIDY_EVERY_MS, **leads))
@@ -318,7 +322,8 @@ class Feed:
             "events": events,
             "eventLoopLag": {"worstMs": round(1000 * lag.worst_s, 1), "lastFlushMs": round(1000 * lag.watched_s, 1)},
             "engine": "compiled" if kernel.NUMBA else "numpy",
-            "adaptive": None if pace is None else said_of(pace),
+            "adaptive": said_of(pace) if pace is not None and pace.follows else None,
+            "predictive": foretold_of(pace, self._clock.now_ms()) if pace is not None and pace.foresees else None,
             "framesDeferred": s.deferred,
             "lastBatchSeconds": round(s.last_seconds, 6),
             "ready": self.ready,
@@ -482,22 +487,14 @@ def tunables_of(settings: Settings) -> Tunables:
     return Tunables(settings.batch_interval_ms, settings.max_batch_size, settings.enable_batching, sources)
 
 
-def pace_of(settings: Settings) -> Pace | None:
-    """Where the interval begins, when it follows activity."""
-    if not settings.adaptive_batching:
+def pace_of(settings: Settings, now_ms: int) -> Pace | None:
+    """Where the interval begins, when it follows activity or foresees it."""
+    follows, foresees = settings.adaptive_batching, settings.predictive_batching
+    if not (follows or foresees):
         return None
     bounds = Bounds(settings.adaptive_min_interval_ms, settings.adaptive_max_interval_ms)
-    return Pace(bounds, min(max(settings.batch_interval_ms, bounds.least_ms), bounds.most_ms))
-
-
-def said_of(pace: Pace) -> dict[str, object]:
-    """How statistics tell of the adaptive interval; `rate` is events whose popularity moved per second."""
-    return {
-        "intervalMs": pace.interval_ms,
-        "rate": round(pace.activity.rate, 3),
-        "minIntervalMs": pace.bounds.least_ms,
-        "maxIntervalMs": pace.bounds.most_ms,
-    }
+    base_ms = min(max(settings.batch_interval_ms, bounds.least_ms), bounds.most_ms)
+    return Pace(bounds, base_ms, settings.batch_interval_ms, follows, foresees, begun_ms=now_ms)
 
 
 def encode_cursor(event_id: str) -> str:

@@ -83,6 +83,12 @@ WAITING: Final = """
 select event_id, scan, save, rsvp from feed.counters
 where event_id = any($1::text[]) and (pub_scan, pub_save, pub_rsvp) is distinct from (scan, save, rsvp)"""
 NEWEST_VERSION: Final = "select last_value from feed.version"
+ACTIVITY: Final = """
+select (extract(epoch from date_trunc('hour', started_at, 'UTC')) * 1000)::bigint, sum(done)::bigint
+from ops.batch_runs where loop = 'ingest' and started_at >= to_timestamp($1::float8 / 1000) group by 1"""
+WATCHED: Final = """
+select (extract(epoch from min(started_at)) * 1000)::bigint from ops.batch_runs
+where loop in ('ledger', 'ingest') and started_at >= to_timestamp($1::float8 / 1000)"""
 ENDED: Final = """
 select id from feed.event
 where status in ('PENDING', 'VERIFIED') and last_end_ms < $1 order by last_end_ms limit $2"""
@@ -220,6 +226,12 @@ async def waiting(connection: asyncpg.Connection, ids: Sequence[str]) -> dict[st
 async def newest_version(connection: asyncpg.Connection) -> int:
     """The version given last; none is used up by looking."""
     return int(await connection.fetchval(NEWEST_VERSION))
+
+
+async def activity(connection: asyncpg.Connection, after_ms: int) -> tuple[dict[int, int], int | None]:
+    """What was accepted per hour, by the hour's start, and since when that is known (None: nothing is)."""
+    counted = {r[0]: int(r[1]) for r in await connection.fetch(ACTIVITY, float(after_ms))}
+    return counted, await connection.fetchval(WATCHED, float(after_ms))
 
 
 async def ended(connection: asyncpg.Connection, before_ms: int, limit: int) -> list[str]:
