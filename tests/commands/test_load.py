@@ -59,7 +59,7 @@ def test_without_a_token_it_only_watches(command: Command, site: Site, monkeypat
 
 def test_a_token_without_the_role_is_said_to_be_wrong(batchcast: Command, site: Site, tmp_path: Path) -> None:
     file = tmp_path / "token"
-    file.write_text(batchcast("token", "create", "--role", "viewer").out)
+    file.write_text(batchcast("token", "create", "--sub", "ann", "--role", "viewer").out)
     said = batchcast("load", "--viewers", 1, "--for", "1s", "--token-file", file, site.url)
     assert said.code == 1
     assert "producer's token" in said.err
@@ -140,23 +140,21 @@ class Falsifier:
 @contextmanager
 def falsified(port: int) -> Iterator[Falsifier]:
     """The falsifier, in a thread with an event loop of its own."""
-    made, loop, ready = Falsifier(port), asyncio.new_event_loop(), threading.Event()
+    made, ready, stop = Falsifier(port), threading.Event(), threading.Event()
 
     async def listen() -> None:
         server = await asyncio.start_server(made.serve, "127.0.0.1", 0)
         made.port = server.sockets[0].getsockname()[1]
         ready.set()
-        await stopped.wait()
-        server.close()
+        await asyncio.to_thread(stop.wait)
 
-    stopped = asyncio.Event()
-    thread = threading.Thread(target=lambda: loop.run_until_complete(listen()))
+    thread = threading.Thread(target=lambda: asyncio.run(listen()))
     thread.start()
     ready.wait(30)
     try:
         yield made
     finally:
-        loop.call_soon_threadsafe(stopped.set)
+        stop.set()
         thread.join(30)
 
 
