@@ -21,6 +21,9 @@ from server.commands.load_report import quantiles
 from tests.commands.conftest import Command
 from tests.pages.site import ROOT, Site, free_port, until
 
+LONG_S = 120.0
+"""A process that is started on a busy machine takes its time."""
+
 
 def events_left(site: Site, prefix: str) -> list[str]:
     with urllib.request.urlopen(f"{site.url}/events?limit=1000") as answer:
@@ -96,10 +99,13 @@ def test_a_file_says_where_viewers_look(batchcast: Command, site: Site, tmp_path
 def test_interrupted_it_prints_what_it_has_and_removes_its_events(site: Site) -> None:
     command = [sys.executable, "-m", "server", "load", "--viewers", "5", "--rate", "50", "--for", "10m", "--seed", "7"]
     env = {**os.environ, "DATA_DIR": str(site.data_dir), "PYTHONPATH": str(ROOT)}
-    running = subprocess.Popen([*command, "--json", site.url], env=env, cwd=ROOT, stdout=subprocess.PIPE)
-    until(lambda: events_left(site, "load-7-"), "it has made its events")
-    running.send_signal(signal.SIGINT)
-    printed, _ = running.communicate(timeout=60)
+    with subprocess.Popen([*command, "--json", site.url], env=env, cwd=ROOT, stdout=subprocess.PIPE) as running:
+        try:
+            until(lambda: events_left(site, "load-7-"), "it has made its events", LONG_S)
+            running.send_signal(signal.SIGINT)
+            printed, _ = running.communicate(timeout=LONG_S)
+        finally:
+            running.kill()
     found = json.loads(printed)
     assert (running.returncode, found["interrupted"]) == (0, True)
     assert events_left(site, "load-7-") == []

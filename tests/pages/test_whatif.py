@@ -33,18 +33,24 @@ def test_an_admin_tries_other_settings_and_sees_both_side_by_side(visit: Visitor
     assert {n: v for n, v in after.items() if n != "serverTime" and n != "nextBatchAt"} == {
         n: v for n, v in before.items() if n != "serverTime" and n != "nextBatchAt"
     }
+    SHOTS.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=SHOTS / "what-if-desktop.png")
     row(page, "Book swap").click()
     expect(page.locator("#card .terms")).to_be_visible(timeout=LONG)
     assert page.evaluate(NAMES) == []
     assert page.evaluate(CONTRAST) == []
-    SHOTS.mkdir(parents=True, exist_ok=True)
-    page.screenshot(path=SHOTS / "what-if-desktop.png")
 
 
 def test_signed_out_the_panel_is_gone(visit: Visitor, site: Site) -> None:
     page = settled(visit(phone=True))
+    tab = page.get_by_role("button", name="What if", exact=True)
+    expect(tab).to_be_hidden()
     sign_in(page, site.token)
+    tab.click(timeout=LONG)
     expect(page.locator("#what-if")).to_be_visible(timeout=LONG)
+    page.get_by_label("Threshold").fill("0.5")
+    page.get_by_role("button", name="Try it").click()
+    expect(page.locator("#what-if-result")).to_contain_text("None of 1 view would differ", timeout=LONG)
     SHOTS.mkdir(parents=True, exist_ok=True)
     page.screenshot(path=SHOTS / "what-if-phone.png")
     page.locator("#account").click()

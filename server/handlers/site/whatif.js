@@ -37,6 +37,7 @@ const size = (bytes) => (bytes >= 1 << 20 ? `${tenths(bytes / (1 << 20))} MiB` :
 export class WhatIf {
   constructor() {
     this.panel = document.getElementById("what-if");
+    this.tab = document.getElementById("what-if-tab");
     this.form = document.getElementById("what-if-form");
     this.result = document.getElementById("what-if-result");
     const input = ([name, words, min, max, step]) => field(words, element("input", { name, type: "number", min: String(min), max: String(max), step: String(step), inputmode: "decimal", placeholder: "as now" }));
@@ -51,7 +52,7 @@ export class WhatIf {
   }
 
   roles(roles) {
-    this.panel.hidden = !roles.includes("admin");
+    this.panel.hidden = this.tab.hidden = !roles.includes("admin");
     if (this.panel.hidden) this.result.replaceChildren();
   }
 
@@ -72,6 +73,7 @@ export class WhatIf {
     this.go.disabled = true;
     try {
       this.draw(await api("/what-if", { method: "POST", body: this.wish() }));
+      this.result.scrollIntoView({ block: "nearest" });
     } catch (refusal) {
       this.result.replaceChildren(element("p", { class: "form-error", role: "alert" }, icon("warn"), element("span", {}, refusal.message)));
       const name = refusal.field === "intervalMs" ? "interval" : refusal.field?.replace("weights.", "");
