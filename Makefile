@@ -58,7 +58,7 @@ $(BENCH_STAMP): $(STAMP) requirements-bench.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-bench.lock
 	@touch $(BENCH_STAMP)
 
-# ONLY=engine (or imports, schedules, tiers, tracking, cluster); ARGS=--small tries them out on tiny worlds.
+# ONLY=engine (or imports, schedules, tiers, tracking, policies, cluster); ARGS=--small tries them out on tiny worlds.
 ONLY ?=
 ARGS ?=
 bench: $(BENCH_STAMP)

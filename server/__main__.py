@@ -24,6 +24,7 @@ from server.commands import (
     events,
     jobs,
     journal,
+    load,
     operating,
     running,
     schedules,
@@ -31,6 +32,7 @@ from server.commands import (
     tiers,
     tracking,
     watching,
+    whatif,
     working,
 )
 from server.commands.calling import Failed, err
@@ -62,6 +64,8 @@ app.add_typer(tracking.app, rich_help_panel="Use a running server")
 app.command("watch", rich_help_panel="Use a running server")(watching.watch)
 app.command("stats", rich_help_panel="Use a running server")(operating.stats)
 app.command("force-batch", rich_help_panel="Use a running server")(operating.force_batch)
+app.command("load", rich_help_panel="Use a running server")(load.load)
+app.command("what-if", rich_help_panel="Use a running server")(whatif.what_if)
 app.add_typer(operating.loops, rich_help_panel="Use a running server")
 app.add_typer(operating.config, rich_help_panel="Use a running server")
 app.command("schema", rich_help_panel="Know the protocol")(telling.schema)

@@ -9,6 +9,8 @@
     replaying.py  events replay                     a log of RSVPs or check-ins as popularity, at x times real speed
     events.py     events list, show, delete, export
     operating.py  stats, force-batch, loops, config
+    load.py       load                              drive a server with real connections, check every digest
+    whatif.py     what-if                           what other settings would cost, tried without sending anything
     watching.py   watch                             the ranked list, live, in a terminal
     access.py     token create, rotate              on the machine of the server
     backup.py     backup, restore, upgrade          likewise

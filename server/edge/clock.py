@@ -70,6 +70,16 @@ class SystemClock(Clock):
         return True
 
 
+def thread_seconds() -> float:
+    """CPU seconds that the thread which asks has used; only for measuring."""
+    return time.thread_time()
+
+
+def process_seconds() -> float:
+    """CPU seconds that this process has used; only for measuring."""
+    return time.process_time()
+
+
 class VirtualClock(Clock):
     """A clock that a test or a replay moves by hand. Nanoseconds inside, so that sums of intervals stay exact."""
 

@@ -376,6 +376,7 @@ TABLE: Final = (
         (Http("PATCH", "/config"), Http("DELETE", "/config/{name}"), Message("update-batch-config")),
     ),
     Verb("force-batch", "admin", (Http("POST", "/force-batch"), Message("force-batch"))),
+    Verb("what-if", "admin", (Http("POST", "/what-if"),), note="nothing is sent or changed"),
     Verb("read-loops", "admin", (Http("GET", "/loops"), Http("GET", "/loops/{name}"))),
     Verb(
         "control-loops",

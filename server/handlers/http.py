@@ -36,6 +36,7 @@ from server.handlers import (
     tracking_money,
     tracking_runs,
     webhooks,
+    whatif,
 )
 from server.handlers.access import allow, origin_allowed, verb_of_route
 from server.handlers.metrics import Metrics
@@ -105,6 +106,7 @@ ROUTES: Final[tuple[Route, ...]] = (
     *tracking_money.ROUTES,
     *tracking_runs.ROUTES,
     *admin.ROUTES,
+    *whatif.ROUTES,
     *pages.ROUTES,
 )
 

@@ -30,6 +30,7 @@ from server.handlers import (
     tracking,
     tracking_money,
     tracking_runs,
+    whatif,
 )
 from server.handlers.access import VERBS, verb_of_route
 from server.handlers.ports import NUMBER, TEXT, TRUTH, WHOLE, Content, Query, Route, Schema, list_of, object_of, ref
@@ -48,6 +49,7 @@ from server.protocol.tracking import (
     RunIn,
     SubmissionIn,
 )
+from server.protocol.whatif import WhatIfIn
 
 VERSION: Final = getattr(server, "__version__", "0.1.0")
 _STATUSES: Final = {
@@ -159,6 +161,7 @@ _MODELS: Final = (
     *(ProfileIn, TierIn, IntervalIn, RetryIn, BalanceIn),
     *(ClassifyIn, GenerateIn, VerifyIn, DecisionIn, BookIn),
     *(CampaignIn, BudgetIn, SubmissionIn, NoteIn, PayoutIn, ApprovalIn, PaymentIn, RunIn, EventLinkIn),
+    WhatIfIn,
 )
 
 
@@ -242,5 +245,7 @@ _OWN: Final[dict[str, Schema]] = {
     "TrackingStats": tracking_runs.STATS,
     "TrackingPlan": tracking_runs.PLAN,
     "FailedScrape": tracking_runs.FAILED,
+    "WhatIf": whatif.WHAT_IF,
+    "WhatIfSide": whatif.SIDE,
     "Ready": object_of({"ready": TRUTH, "missing": list_of(TEXT)}, {"error": ref("Problem")}),
 }

@@ -30,6 +30,8 @@ from server.errors import Code, Refused
 from server.handlers.metrics import Metrics
 from server.settings import Settings
 
+TRIALS_AT_ONCE: Final = 1
+"""What-if questions under way; one more is refused with too_many."""
 STREAMS_AT_ONCE: Final = 64
 """Long bodies that are read at the same time; one more is refused with too_many."""
 
@@ -78,6 +80,7 @@ class Ports:
     ws_port: Callable[[], int]
     exposed: bool
     streams: Places = field(default_factory=lambda: Places(STREAMS_AT_ONCE, "streams"))
+    trials: Places = field(default_factory=lambda: Places(TRIALS_AT_ONCE, "what-if"))
 
 
 Handle: TypeAlias = Callable[[web.Request, Ports, Identity], Awaitable[web.StreamResponse]]

@@ -88,7 +88,9 @@ def load(environ: Mapping[str, str], **overrides: Any) -> Settings:
         settings = Settings(**values)
     except ValidationError as error:
         raise StartRefused("\n".join(_explain(e, values) for e in error.errors())) from None
-    if settings.adaptive_batching and settings.adaptive_min_interval_ms > settings.adaptive_max_interval_ms:
+    if (
+        settings.adaptive_batching or settings.predictive_batching
+    ) and settings.adaptive_min_interval_ms > settings.adaptive_max_interval_ms:
         least, most = settings.adaptive_min_interval_ms, settings.adaptive_max_interval_ms
         raise StartRefused(f"ADAPTIVE_MIN_INTERVAL_MS={least} is more than ADAPTIVE_MAX_INTERVAL_MS={most}; lower it.")
     check_journal(settings)

@@ -78,6 +78,12 @@ class Batching(BaseModel):
         le=1,
         allow_inf_nan=False,
     )
+    predictive_batching: bool = setting(
+        False,
+        "Flushes come as often as BATCH_INTERVAL_MS says, but more of them when past weeks were busy at this hour, fewer when "
+        "they were quiet; within ADAPTIVE_MIN_INTERVAL_MS and ADAPTIVE_MAX_INTERVAL_MS.",
+        group="Batching",
+    )
 
 
 class Score(BaseModel):

@@ -26,6 +26,7 @@ SUITES: Final[Mapping[str, tuple[str, ...]]] = {
     "schedules": ("bench_schedules",),
     "tiers": ("bench_tiers",),
     "tracking": ("bench_tracking",),
+    "policies": ("bench_policies",),
     "cluster": ("bench_cluster",),
 }
 """By suite: its files in this folder. Those that don't exist yet are passed over."""

@@ -5,7 +5,8 @@
   urgent     woken by `priority: high`: publishes those counters, then wakes immediate
   drift      only while batching is off: sends what time has moved
   catch-up   woken when a waiting frame has drained or a rest is over: one difference for all that its viewer missed
-  adapt      only with ADAPTIVE_BATCHING: the flush's interval follows activity (adaptive.py)
+  adapt      only with ADAPTIVE_BATCHING or PREDICTIVE_BATCHING: the flush's interval follows activity (pace.py)
+  predict    only with PREDICTIVE_BATCHING: what past weeks foretell is read anew (predictive.py)
   forget     events that are gone and held by nobody give their slots back; sessions that ended too long ago are forgotten
   expire     leader only: events that ended a day ago become EXPIRED, old EXPIRED ones are removed
   tidy       leader only: hourly partitions of remembered updates are made ahead and dropped when old
@@ -28,12 +29,13 @@ import structlog
 from server.batching.lag import Lag
 from server.batching.loop import Occasion, Turn, TurnRecord
 from server.batching.scores import store
-from server.batching.scores.adaptive import Activity, Bounds, following_ms
 from server.batching.scores.audience import Owed, Viewer, slots
 from server.batching.scores.desk import Desk
 from server.batching.scores.engine import Engine
 from server.batching.scores.ingest import Writer
+from server.batching.scores.pace import Pace
 from server.batching.scores.plan import Asked
+from server.batching.scores.predictive import HISTORY_WEEKS, WEEK_MS, foreseen
 from server.batching.scores.rounds import Alone, Round, Told
 from server.batching.scores.views import Draft, Kind, Sight
 from server.core.event import Delete, Outcome, Upsert
@@ -91,23 +93,6 @@ class Walk:
 
     frames: int = 0
     deferred: int = 0
-
-
-@dataclass(slots=True)
-class Pace:
-    """The interval that ADAPTIVE_BATCHING has arrived at, and from what."""
-
-    bounds: Bounds
-    interval_ms: int
-    activity: Activity = field(default_factory=Activity)
-    counted: int = 0
-
-    def look(self, moved: int, max_batch: int, now_ms: int) -> bool:
-        """`moved` events have moved since the start; True when that asks for another interval."""
-        self.activity, self.counted = self.activity.after(moved - self.counted, now_ms), moved
-        before = self.interval_ms
-        self.interval_ms = following_ms(before, self.activity, max_batch, self.bounds)
-        return self.interval_ms != before
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,9 +219,20 @@ class Turns:
         pace, tunables = self.pace, self.desk.tunables
         if pace is None or not tunables.enabled:
             return Turn()
+        pace.base_ms = tunables.interval_ms
         if pace.look(self.desk.moved + self.moved_elsewhere(), tunables.max_batch, occasion.now_ms):
             self.retimed()
         return Turn(detail={"intervalMs": pace.interval_ms, "rate": round(pace.activity.rate, 3)})
+
+    async def predict(self, occasion: Occasion) -> Turn:
+        """Read what past weeks foretell; the next `adapt` goes by it."""
+        if self.pace is None:
+            return Turn()
+        async with self.db.connection() as connection:
+            counted, since_ms = await store.activity(connection, occasion.now_ms - HISTORY_WEEKS * WEEK_MS)
+        self.pace.forecast = foreseen(counted, since_ms or occasion.now_ms, occasion.now_ms)
+        known = 0 if self.pace.forecast is None else self.pace.forecast.known_hours
+        return Turn(len(counted), len(counted), detail={"knownHours": known})
 
     async def expire(self, occasion: Occasion) -> Turn:
         """A slice of events that ended more than 24 h ago become EXPIRED; of those kept long enough, are removed."""

@@ -26,7 +26,7 @@ import numpy as np
 
 from server.batching.scores import content, kernel
 from server.batching.scores.content import Content
-from server.batching.scores.kernel import Bytes, Ints, Longs, Words
+from server.batching.scores.kernel import Bytes, Floats, Ints, Longs, Words
 from server.batching.scores.labels import Labels
 from server.batching.scores.rows import (
     BY_ROW,
@@ -57,6 +57,17 @@ ALWAYS_MS: Final = 1 << 62
 """Later than any occurrence."""
 UTC: Final = "UTC"
 _STATE_OF: Final[dict[str, int]] = dict(zip(STATUSES, STATES.tolist(), strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """Of some events, by slot, what a publish changes."""
+
+    slots: Ints
+    contents: Sequence[Content]
+    popularity: Floats
+    version: Longs
+    mark: Words
 
 
 class Columns:
@@ -198,6 +209,24 @@ class Columns:
         world.popularity[row] = popularity_term(counts)
         self.dirty.add(row)
         return True
+
+    def exchange(self, other: Counters) -> Counters:
+        """Other counters for many events that exist, at once; returns what was there, to be given back the same way."""
+        world, slots = self.world, other.slots
+        rows, contents = world.row_of[slots], self._contents
+        before = Counters(
+            slots,
+            [self.content(slot) for slot in slots.tolist()],
+            world.popularity[rows],
+            world.version[slots],
+            world.mark[slots],
+        )
+        self.generation += 1
+        world.popularity[rows], world.version[slots], world.mark[slots] = other.popularity, other.version, other.mark
+        for slot, held in zip(slots.tolist(), other.contents, strict=True):
+            contents[slot] = held
+        self.dirty.update(rows.tolist())
+        return before
 
     def remove(self, event_id: str) -> bool:
         """The event is gone; its slot and id stay until they are forgotten. False: it wasn't there."""

@@ -21,6 +21,7 @@ from server.batching.scores.loading import Page
 from server.batching.scores.lookout import Lookout
 from server.batching.scores.pacing import Pacing
 from server.batching.scores.plan import Counted, Gone, Settled
+from server.batching.scores.recent import Recent
 from server.batching.scores.remembered import Sessions
 from server.core.event import Event
 
@@ -56,6 +57,8 @@ class Desk:
     """Viewers that are owed a frame and have room for it again."""
     recorder: Recorder | None = None
     """Notes what happens for the journal, while one is kept."""
+    recent: Recent = field(default_factory=Recent)
+    """When the waiting counters of an event last moved."""
     moved: int = 0
     """Counts up whenever a transaction moves the waiting counters of an event: activity, also of what waits already."""
     noticed: Callable[[], None] = lambda: None
@@ -69,6 +72,7 @@ class Desk:
         for event_id, _, pending, high, _ in changes:
             if pending:
                 self.moved += 1
+                self.recent.move(event_id, now_ms)
                 self.pending.setdefault(event_id)
                 if high:
                     self.urgent.add(event_id)

@@ -130,6 +130,10 @@ class Engine:
         """Any other look at the world, in turn with `see`."""
         return self._do(question, urgent=True)
 
+    def spare(self, work: Callable[[Lookout], T]) -> asyncio.Future[T]:
+        """A slice of work that nobody waits for: behind patches and all that is interactive, in turn with walks."""
+        return self._do(work, urgent=False)
+
     @contextmanager
     def drawn(self) -> Iterator[None]:
         """Rows and slots stay as they are: from the first draft asked for until the last is handed over or thrown away."""

@@ -22,13 +22,12 @@ from server.batching.loop import Loop, Occasion, Turn, TurnRecord
 from server.batching.panel import Panel
 from server.batching.parts import Lead
 from server.batching.scores import kernel, store
-from server.batching.scores.adaptive import Bounds
 from server.batching.scores.audience import Held, Owed, Viewer
-from server.batching.scores.batch import Pace, Statistics, Turns
+from server.batching.scores.batch import Statistics, Turns
 from server.batching.scores.cluster import Cluster, join, node_json, shared, warn_of_others
 from server.batching.scores.cluster_store import Node
 from server.batching.scores.columns import Columns
-from server.batching.scores.desk import Desk, Tunables
+from server.batching.scores.desk import Desk
 from server.batching.scores.engine import Engine
 from server.batching.scores.explain import explain
 from server.batching.scores.figures import Measure, measure
@@ -36,14 +35,15 @@ from server.batching.scores.ingest import Writer
 from server.batching.scores.journal import journal as journals
 from server.batching.scores.journal.records import Flushed, Tuned
 from server.batching.scores.lookout import Lookout
+from server.batching.scores.pace import foretold_of, said_of
 from server.batching.scores.pacing import Pacing
 from server.batching.scores.plan import Asked, Row
-from server.batching.scores.question import Question, Window
-from server.batching.scores.ranking import Rules
+from server.batching.scores.question import Question
 from server.batching.scores.remembered import Sessions
-from server.batching.scores.score import HOUR_MS, Weights
 from server.batching.scores.store import Search
+from server.batching.scores.tuning import TUNABLE, checked, pace_of, rules_of, tunables_of, value_of
 from server.batching.scores.views import Kind, Sight
+from server.batching.scores.whatif import Answer, Present, WhatIf, Wish
 from server.core.event import Accepted, Op, Outcome, Rejected, visible_to
 from server.core.identity import Identity
 from server.edge.bus import Bus, Envelope
@@ -51,9 +51,10 @@ from server.edge.clock import Clock
 from server.edge.postgres import Database
 from server.errors import Code, Refused
 from server.protocol.event import event_json
-from server.settings import RUNTIME, Settings, check
+from server.settings import RUNTIME, Settings
 
 ADAPT_EVERY_MS: Final = 5_000
+PREDICT_EVERY_MS: Final = 3_600_000
 EXPIRE_EVERY_MS: Final = 60_000
 FORGET_EVERY_MS: Final = 30_000
 TIDY_EVERY_MS: Final = 600_000
@@ -111,9 +112,10 @@ class Feed:
             fenced=lead.fenced,
             wake=lambda name, after_ms: panel.loop(name).wake(after_ms),
             lag=lag or Lag(clock),
-            pace=pace_of(settings),
+            pace=pace_of(settings, clock.now_ms()),
             retimed=self._apply_tunables,
         )
+        self._what_if = WhatIf(db, clock, self.desk, self._engine)
         self.ready = False
         self._add_loops(record, lead)
 
@@ -144,6 +146,8 @@ class Feed:
             self._panel.add(loop("adapt", turns.adapt, interval_ms=ADAPT_EVERY_MS), fold=True)
         if self.journal is not None:
             self._panel.add(loop(journals.NAME, self.journal.turn, interval_ms=journals.EVERY_MS), fold=True)
+        if settings.predictive_batching:
+            self._panel.add(loop("predict", turns.predict, interval_ms=PREDICT_EVERY_MS)).wake()
         leads = {"may_run": lead.leads, "leader": lead.leader}
         self._panel.add(loop("expire", turns.expire, interval_ms=EXPIRE_EVERY_MS, **leads))
         self._panel.add(loop("tidy", turns.tidy, interval_ms=TIDY_EVERY_MS, **leads))
@@ -380,7 +384,8 @@ class Feed:
             "events": events,
             "eventLoopLag": {"worstMs": round(1000 * lag.worst_s, 1), "lastFlushMs": round(1000 * lag.watched_s, 1)},
             "engine": "compiled" if kernel.NUMBA else "numpy",
-            "adaptive": None if pace is None else said_of(pace),
+            "adaptive": said_of(pace) if pace is not None and pace.follows else None,
+            "predictive": foretold_of(pace, self._clock.now_ms()) if pace is not None and pace.foresees else None,
             "journal": None if self.journal is None else self.journal.said(),
             "framesDeferred": s.deferred,
             "sessionsRemembered": len(self.desk.sessions),
@@ -408,13 +413,13 @@ class Feed:
 
     async def configure(self, changes: Mapping[str, object], who: Identity) -> dict[str, object]:
         """Change run-time settings: checked, stored, audited, in force. Returns config()."""
-        checked = {name: _checked(name, value) for name, value in changes.items() if value is not None}
-        if not checked:
+        approved = {name: checked(name, value) for name, value in changes.items() if value is not None}
+        if not approved:
             raise Refused(Code.BAD_MESSAGE, f"name at least one of {', '.join(RUNTIME)}")
-        if checked.get("enableBatching") is False and self.desk.tunables.enabled:
+        if approved.get("enableBatching") is False and self.desk.tunables.enabled:
             await self._flushed()
-        audit_id = await self._store(checked, who)
-        for name, value in checked.items():
+        audit_id = await self._store(approved, who)
+        for name, value in approved.items():
             self._adopt(name, value, "runtime")
         self._apply_tunables()
         return {**self.config(), "auditId": audit_id}
@@ -425,7 +430,7 @@ class Feed:
             raise Refused(Code.NOT_FOUND, f"{name!r} is not a run-time setting; there is {', '.join(RUNTIME)}")
         origin = tunables_of(self._settings)
         audit_id = await self._store({name: None}, who)
-        value = self._value_of(origin, name)
+        value = value_of(origin, name)
         if name == "enableBatching" and value is False and self.desk.tunables.enabled:
             await self._flushed()
         self._adopt(name, value, origin.sources[name])
@@ -448,8 +453,19 @@ class Feed:
         turn = {name: getattr(record, name) for name in ("taken", "done", "failed", "deferred")}
         return {**turn, "seconds": round(record.seconds, 6)}
 
+    async def what_if(self, wish: Wish) -> Answer:
+        """What other settings would cost and change for those connected now; nothing is sent."""
+        present = Present(
+            rules_of(self._settings),
+            self.desk.threshold,
+            self._flush.interval_ms if self.desk.tunables.enabled else None,
+            self.desk.tunables.max_batch,
+            self._settings.min_flush_gap_ms,
+        )
+        return await self._what_if.answer(wish, present)
+
     def _values(self) -> dict[str, object]:
-        return {name: self._value_of(self.desk.tunables, name) for name in RUNTIME}
+        return {name: value_of(self.desk.tunables, name) for name in RUNTIME}
 
     def _times(self) -> dict[str, object]:
         next_ms = self._flush.next_at_ms()
@@ -462,12 +478,8 @@ class Feed:
         self._flush.set_interval(None)
         self._apply_tunables()
 
-    @staticmethod
-    def _value_of(tunables: Tunables, name: str) -> object:
-        return getattr(tunables, _TUNABLE[name])
-
     def _adopt(self, name: str, value: object, source: str) -> None:
-        setattr(self.desk.tunables, _TUNABLE[name], value)
+        setattr(self.desk.tunables, TUNABLE[name], value)
         self.desk.tunables.sources[name] = source
 
     def _apply_tunables(self) -> None:
@@ -504,7 +516,7 @@ class Feed:
 
     async def _store(self, values: Mapping[str, object], who: Identity) -> int:
         """Keep run-time values (None: forget) with their audit entry, and tell the other nodes; returns the audit id."""
-        before = {name: self._value_of(self.desk.tunables, name) for name in values}
+        before = {name: value_of(self.desk.tunables, name) for name in values}
         async with self._db.transaction() as connection:
             for name, value in values.items():
                 if value is None:
@@ -518,7 +530,7 @@ class Feed:
     def _announced(self, name: str, value: object) -> dict[str, object]:
         origin = tunables_of(self._settings)
         if value is None:
-            return {"value": self._value_of(origin, name), "source": origin.sources[name]}
+            return {"value": value_of(origin, name), "source": origin.sources[name]}
         return {"value": value, "source": "runtime"}
 
 
@@ -526,7 +538,6 @@ _SET: Final = """
 insert into ops.setting (name, value, set_by) values ($1, $2, $3)
 on conflict (name) do update set value = excluded.value, set_by = excluded.set_by, set_at = clock_timestamp()"""
 _UNSET: Final = "delete from ops.setting where name = $1"
-_TUNABLE: Final = {"batchIntervalMs": "interval_ms", "maxBatchSize": "max_batch", "enableBatching": "enabled"}
 
 
 def _set_running(loop: Loop, *, running: bool) -> None:
@@ -535,58 +546,6 @@ def _set_running(loop: Loop, *, running: bool) -> None:
         loop.resume()
     elif not running and not loop.paused:
         loop.pause()
-
-
-def _checked(name: str, value: object) -> object:
-    if name not in RUNTIME:
-        raise Refused(
-            Code.BAD_MESSAGE, f"{name!r} is not a run-time setting; there is {', '.join(RUNTIME)}", field=name
-        )
-    wrong_type = isinstance(value, bool) != (name == "enableBatching") or isinstance(value, str | float)
-    try:
-        if wrong_type:
-            raise ValueError(f"{name} is {value!r}, of the wrong type")
-        return check(RUNTIME[name], value)
-    except ValueError as error:
-        raise Refused(Code.BAD_MESSAGE, str(error), field=name) from None
-
-
-def rules_of(settings: Settings) -> Rules:
-    """What a score depends on."""
-    weights = Weights(
-        settings.weight_time,
-        settings.weight_distance,
-        settings.weight_popularity,
-        settings.weight_recency,
-        settings.weight_confidence,
-    )
-    window = Window(settings.window_past_h * HOUR_MS, settings.window_ahead_h * HOUR_MS)
-    return Rules(weights, window, settings.spacing_km)
-
-
-def tunables_of(settings: Settings) -> Tunables:
-    """The run-time settings as the environment or the defaults have them."""
-    given = settings.model_fields_set
-    sources = {wire: "environment" if name in given else "default" for wire, name in RUNTIME.items()}
-    return Tunables(settings.batch_interval_ms, settings.max_batch_size, settings.enable_batching, sources)
-
-
-def pace_of(settings: Settings) -> Pace | None:
-    """Where the interval begins, when it follows activity."""
-    if not settings.adaptive_batching:
-        return None
-    bounds = Bounds(settings.adaptive_min_interval_ms, settings.adaptive_max_interval_ms)
-    return Pace(bounds, min(max(settings.batch_interval_ms, bounds.least_ms), bounds.most_ms))
-
-
-def said_of(pace: Pace) -> dict[str, object]:
-    """How statistics tell of the adaptive interval; `rate` is events whose popularity moved per second."""
-    return {
-        "intervalMs": pace.interval_ms,
-        "rate": round(pace.activity.rate, 3),
-        "minIntervalMs": pace.bounds.least_ms,
-        "maxIntervalMs": pace.bounds.most_ms,
-    }
 
 
 def encode_cursor(event_id: str) -> str:

@@ -7,7 +7,8 @@ moment was prepared is patched into it, so a flush that takes several slices see
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Final
 
 import numpy as np
@@ -31,20 +32,34 @@ class Lookout:
 
     def __init__(self, columns: Columns, rules: Rules) -> None:
         self.columns = columns
-        self.rules = rules
         self._compiler = Compiler(columns)
-        self._prepared_ms: int | None = None
         self._merges = -1
         self._sums = np.zeros((0, 3), np.int64)
         """Of `kernel.clusters`; as many as there are nodes once somebody wants clusters."""
         self._stamp = 0
         """Moves with everything that makes what the nodes say another."""
+        self._adopt(rules)
+
+    def _adopt(self, rules: Rules) -> None:
+        self.rules = rules
+        self._prepared_ms: int | None = None
+        self._stamp += 1
         weights = rules.weights
         self._weights = np.array(
             [weights.time, weights.distance, weights.popularity, weights.recency, weights.confidence]
         )
         self._window = (rules.window.past_ms, rules.window.ahead_ms)
         self._spacing = chord2_of_km(rules.spacing_km) if rules.spacing_km > 0 else 0.0
+
+    @contextmanager
+    def under(self, rules: Rules) -> Iterator[None]:
+        """Rank by other rules for a while. What was prepared is prepared anew, before and afterwards."""
+        own = self.rules
+        self._adopt(rules)
+        try:
+            yield
+        finally:
+            self._adopt(own)
 
     def prepare(self, now_ms: int) -> None:
         """Make this the moment; for a walk over many viewers."""

@@ -79,6 +79,16 @@ with due as (
 update feed.counters c set pub_scan = scan, pub_save = save, pub_rsvp = rsvp, version = nextval('feed.version')
 from due where c.event_id = due.event_id
 returning c.event_id, c.scan, c.save, c.rsvp, c.version, due.version as before"""
+WAITING: Final = """
+select event_id, scan, save, rsvp from feed.counters
+where event_id = any($1::text[]) and (pub_scan, pub_save, pub_rsvp) is distinct from (scan, save, rsvp)"""
+NEWEST_VERSION: Final = "select last_value from feed.version"
+ACTIVITY: Final = """
+select (extract(epoch from date_trunc('hour', started_at, 'UTC')) * 1000)::bigint, sum(done)::bigint
+from ops.batch_runs where loop = 'ingest' and started_at >= to_timestamp($1::float8 / 1000) group by 1"""
+WATCHED: Final = """
+select (extract(epoch from min(started_at)) * 1000)::bigint from ops.batch_runs
+where loop in ('ledger', 'ingest') and started_at >= to_timestamp($1::float8 / 1000)"""
 ENDED: Final = """
 select id from feed.event
 where status in ('PENDING', 'VERIFIED') and last_end_ms < $1 order by last_end_ms limit $2"""
@@ -208,6 +218,22 @@ async def publish(connection: asyncpg.Connection, ids: Sequence[str]) -> list[Pu
     """Make stored counters the published ones; ids with nothing pending are left out."""
     found = await connection.fetch(PUBLISH, list(ids))
     return [Published(r["event_id"], (r["scan"], r["save"], r["rsvp"]), r["version"], r["before"]) for r in found]
+
+
+async def waiting(connection: asyncpg.Connection, ids: Sequence[str]) -> dict[str, Counts]:
+    """The stored counters of these events, where they differ from the published ones."""
+    return {r[0]: (r[1], r[2], r[3]) for r in await connection.fetch(WAITING, list(ids))}
+
+
+async def newest_version(connection: asyncpg.Connection) -> int:
+    """The version given last; none is used up by looking."""
+    return int(await connection.fetchval(NEWEST_VERSION))
+
+
+async def activity(connection: asyncpg.Connection, after_ms: int) -> tuple[dict[int, int], int | None]:
+    """What was accepted per hour, by the hour's start, and since when that is known (None: nothing is)."""
+    counted = {r[0]: int(r[1]) for r in await connection.fetch(ACTIVITY, float(after_ms))}
+    return counted, await connection.fetchval(WATCHED, float(after_ms))
 
 
 async def ended(connection: asyncpg.Connection, before_ms: int, limit: int) -> list[str]:

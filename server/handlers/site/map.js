@@ -9,6 +9,7 @@ import { Filters } from "./filters.js";
 import { BatchcastClient } from "./live.js";
 import { Departed, ListState, RankedList } from "./panels.js";
 import { drawPages, loadIcons, notify, token, watchAccount, watchConnection, webSocketUrl, wireFolds } from "./shell.js";
+import { WhatIf } from "./whatif.js";
 
 const HOME = { center: [24, 8], zoom: 2.5 };
 const TOP = 85.06;
@@ -88,6 +89,7 @@ class Page {
     this.state = new ListState({ clearFilters: () => this.filters.clear(), showWorld: () => this.map.setView(HOME.center, this.map.getMinZoom()) });
     this.card = new Card({ client: this.client, closed: () => this.cardClosed() });
     this.batches = new Batches(this.client);
+    this.whatIf = new WhatIf();
     this.wire();
     this.drawCircle();
   }
@@ -97,7 +99,10 @@ class Page {
     drawPages();
     wireFolds();
     watchConnection(this.client);
-    watchAccount(this.client, (roles) => this.batches.roles(roles));
+    watchAccount(this.client, (roles) => {
+      this.batches.roles(roles);
+      this.whatIf.roles(roles);
+    });
     fetch("/site/land.json").then((answer) => answer.json()).then((land) => this.land.load(land)).catch(() => notify("The coastlines could not be loaded; the events are all here.", { error: true }));
     this.client.start(viewportOf(this.map));
   }

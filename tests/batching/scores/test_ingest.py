@@ -16,11 +16,11 @@ from server.batching.loop import Occasion, Turn
 from server.batching.scores.columns import Columns
 from server.batching.scores.desk import Desk, Tunables
 from server.batching.scores.engine import Engine
-from server.batching.scores.feed import rules_of
 from server.batching.scores.ingest import CONTENT_ROWS, GROUP_ROWS, PLAN_ROWS, RECONCILE_MS, Writer
 from server.batching.scores.lookout import Lookout
 from server.batching.scores.plan import Asked
 from server.batching.scores.store import Search
+from server.batching.scores.tuning import rules_of
 from server.core.event import Accepted, Delete, Event, Op, Outcome, Popularity, Rejected, Upsert
 from server.core.identity import ANONYMOUS, Identity
 from server.edge.clock import VirtualClock

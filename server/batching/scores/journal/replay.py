@@ -100,6 +100,9 @@ class Nowhere:
     async def until_free(self) -> None:
         """It is."""
 
+    def supersede(self) -> None:
+        """Nobody comes back here."""
+
 
 class Stage:
     """The world and its viewers, moved on by records."""

@@ -116,6 +116,9 @@ class Counter:
     async def until_free(self) -> None:
         """It is."""
 
+    def supersede(self) -> None:
+        """Nobody comes back here."""
+
 
 def parts_of(frame: Frame) -> tuple[int, int, int]:
     """Creates, updates and deletes of a frame."""
