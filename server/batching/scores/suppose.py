@@ -144,6 +144,8 @@ def _ghost(viewer: Viewer, question: Question, held: Held) -> Viewer:
     """Somebody who asks this and holds that, and is sent nothing."""
     ghost = Viewer(viewer.session, question, viewer.outlet, reasons=viewer.reasons)
     ghost.held, ghost.seq = held, viewer.seq
+    ghost.budget, ghost.ages = viewer.budget, viewer.ages
+    ghost.clusters, ghost.told = viewer.clusters, viewer.told
     return ghost
 
 

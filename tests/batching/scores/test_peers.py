@@ -65,7 +65,7 @@ class Node:
         await self.turns.immediate(self.occasion())
 
     async def watch(self) -> Client:
-        client = Client()
+        client = Client(self.clock)
         client.viewer = Viewer(self.bus.node, as_question(WORLD), client)
         await self.feed.join(client.viewer)
         return client

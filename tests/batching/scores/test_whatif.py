@@ -13,6 +13,7 @@ from server.batching.scores.frame import Frame
 from server.batching.scores.lookout import Lookout
 from server.batching.scores.tuning import rules_of
 from server.batching.scores.whatif import Wish
+from server.edge.clock import Clock
 from server.edge.postgres import Database
 from tests.batching.scores.world import ADMIN, HOUR, Client, Trial, trial
 
@@ -22,8 +23,8 @@ CATEGORIES = ("music", "sport", "food")
 class Scales(Client):
     """A client that weighs what it is handed."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, clock: Clock) -> None:
+        super().__init__(clock)
         self.weights: list[int] = []
 
     def read(self, frame: Frame) -> None:
@@ -52,7 +53,7 @@ async def crowd(one: Trial, events: int = 80, clients: int = 12, seed: int = 7) 
         question |= {"maxEvents": dice.choice((5, 12, 50)), "user": "ann" if n % 4 == 0 else None}
         if n % 5 == 1:
             question["filters"] = [{"categories": {"include": ["music"]}}]
-        one.clients[n] = Scales()
+        one.clients[n] = Scales(one.clock)
         await one.join(n, question)
     return dice
 
