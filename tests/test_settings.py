@@ -29,6 +29,8 @@ def bounds(name: str) -> dict[str, float]:
 
 BOUNDED = [name for name in FIELDS if bounds(name)]
 COMPANIONS = {
+    "journal_file_mb": {"JOURNAL_KEEP_MB": "65536"},
+    "journal_keep_mb": {"JOURNAL_FILE_MB": "1"},
     "tracking_budget_ms": {"TRACKING_CALL_TIMEOUT_MS": "1000"},
     "tracking_call_timeout_ms": {"TRACKING_BUDGET_MS": "3600000"},
 }
