@@ -19,19 +19,20 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from server.batching.scores import content, kernel
 from server.batching.scores.content import Content
-from server.batching.scores.kernel import Bytes, Floats, Ints, Longs, Words
+from server.batching.scores.kernel import Bytes, Ints, Longs, Words
 from server.batching.scores.labels import Labels
 from server.batching.scores.rows import (
     BY_ROW,
     BY_SLOT,
     STATES,
+    Copy,
+    Counters,
     blank_world,
     grown,
     popularity_terms,
@@ -57,17 +58,6 @@ ALWAYS_MS: Final = 1 << 62
 """Later than any occurrence."""
 UTC: Final = "UTC"
 _STATE_OF: Final[dict[str, int]] = dict(zip(STATUSES, STATES.tolist(), strict=True))
-
-
-@dataclass(frozen=True, slots=True)
-class Counters:
-    """Of some events, by slot, what a publish changes."""
-
-    slots: Ints
-    contents: Sequence[Content]
-    popularity: Floats
-    version: Longs
-    mark: Words
 
 
 class Columns:
@@ -379,7 +369,8 @@ class Columns:
 
     def copied(self) -> Copy:
         """All that a later state of the world follows from: references, so that it takes a million events some milliseconds."""
-        return Copy(list(self._ids), list(self._contents), frozenset(self._gone), list(self._free), dict(self._turn))
+        ids, contents, worded = list(self._ids), list(self._contents), self._worded[: len(self._ids)].tolist()
+        return Copy(ids, contents, frozenset(self._gone), list(self._free), dict(self._turn), worded)
 
     def remembered(self) -> list[int]:
         """Slots of removed events that are not forgotten yet."""
@@ -402,6 +393,7 @@ class Columns:
                 continue
             event = self.event(slot)
             self._write(slot, slot, event)
+            self._worded[slot] = copy.worded[slot]
             # An occurrence counts at the last moment before the one that ends it; without such an end it is the last of all.
             self._turn_to(slot, slot, counting_at(event, copy.turning.get(slot, ALWAYS_MS) - 1))
         self.merge()
@@ -535,20 +527,6 @@ class Columns:
             self.world = self.world._replace(**{name: grown(getattr(self.world, name), size) for name in BY_SLOT})
             self.world.row_of[len(self._ended) :] = -1
             self._ended, self._worded = grown(self._ended, size), grown(self._worded, size)
-
-
-@dataclass(frozen=True, slots=True)
-class Copy:
-    """Columns at a moment, by slot; what stands at a slot of `gone` or `free` doesn't matter."""
-
-    ids: list[str]
-    """Also those of removed events that are remembered; "" at a free slot."""
-    contents: list[Content | None]
-    gone: frozenset[int]
-    free: list[int]
-    """In the order in which they were given back: the last is used first."""
-    turning: dict[int, int]
-    """By slot of a recurring event: until when its occurrence counts."""
 
 
 class Private:

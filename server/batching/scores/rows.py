@@ -1,13 +1,18 @@
-"""The kernel's arrays: made, grown, rearranged, and computed many at once. Columns owns them; nothing here keeps one."""
+"""The kernel's arrays: made, grown, rearranged, and computed many at once. Columns owns them; nothing here keeps one.
+
+And what of columns can be taken out and put back: the counters of some events, or all of it."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final, TypeVar
 
 import numpy as np
 
 from server.batching.scores import kernel
+from server.batching.scores.content import Content
 from server.batching.scores.kernel import Bytes, Floats, Ints, Longs, Words, World
 from server.core.event import SHOWN, STATUSES
 
@@ -101,3 +106,30 @@ def popularity_terms(counts: Longs) -> Floats:
     """P of each row of (scans, saves, RSVPs): what `popularity_term` gives."""
     scan, save, rsvp = (np.minimum(counts[:, i] / full, 1) for i, full in enumerate((10, 5, 3)))
     return np.asarray((scan + 3 * save + 5 * rsvp) / 9)
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """Of some events, by slot, what a publish changes."""
+
+    slots: Ints
+    contents: Sequence[Content]
+    popularity: Floats
+    version: Longs
+    mark: Words
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """Columns at a moment, by slot; what stands at a slot of `gone` or `free` doesn't matter."""
+
+    ids: list[str]
+    """Also those of removed events that are remembered; "" at a free slot."""
+    contents: list[Content | None]
+    gone: frozenset[int]
+    free: list[int]
+    """In the order in which they were given back: the last is used first."""
+    turning: dict[int, int]
+    """By slot of a recurring event: until when its occurrence counts."""
+    worded: Sequence[int]
+    """By slot: the version since which nothing but counters has changed."""

@@ -20,12 +20,13 @@ from typing import Final
 import numpy as np
 
 from server.batching.scores.audience import NOTHING, Held, Viewer
-from server.batching.scores.columns import Columns, Counters
+from server.batching.scores.columns import Columns
 from server.batching.scores.content import Content, with_counts
 from server.batching.scores.estimate import Cost, Sent
 from server.batching.scores.lookout import Lookout
 from server.batching.scores.question import Question
 from server.batching.scores.ranking import Rules
+from server.batching.scores.rows import Counters
 from server.batching.scores.score import popularity_term
 from server.batching.scores.views import Draft, Kind, Sight, draw
 from server.core.event import Counts

@@ -14,6 +14,7 @@ from typing import Any, Final, TypeAlias
 
 import orjson
 
+from server.batching.scores.budget import PLAIN, Budget
 from server.batching.scores.journal.records import (
     Accepted,
     Counted,
@@ -200,12 +201,23 @@ def drew_row(drew: Drew, number: Callable[[Question], int]) -> Row:
 
 
 def _has_own(look: Look) -> bool:
-    return look.reasons or (look.ref, look.claimed, look.held, look.seq) != (None, None, None, None)
+    said = (look.ref, look.claimed, look.held, look.seq, look.ages, look.told)
+    return look.reasons or look.clusters or look.budget is not PLAIN or said != (None,) * len(said)
 
 
 def _own_row(look: Look) -> Row:
-    held = None if look.held is None else b2a_base64(look.held, newline=False).decode()
-    return [look.reasons, look.ref, look.claimed, held, look.seq]
+    budget = None if look.budget is PLAIN else [look.budget.delta, look.budget.max_bytes]
+    ages = None if look.ages is None else list(look.ages.items())
+    asked = [look.reasons, look.ref, look.claimed, look.clusters, budget]
+    return [*asked, _text(look.held), look.seq, ages, _text(look.told)]
+
+
+def _text(value: bytes | None) -> str | None:
+    return None if value is None else b2a_base64(value, newline=False).decode()
+
+
+def _bytes(text: str | None) -> bytes | None:
+    return None if text is None else a2b_base64(text)
 
 
 def drew_of(row: Row, questions: Mapping[int, Question]) -> Drew:
@@ -224,9 +236,23 @@ def drew_of(row: Row, questions: Mapping[int, Question]) -> Drew:
 def _look(viewer: int, question: Question, kind: Kind, threshold: float | None, own: Row | None) -> Look:
     if own is None:
         return Look(viewer, question, kind, threshold)
-    reasons, ref, claimed, held, seq = own
+    reasons, ref, claimed, clusters, budget, held, seq, ages, told = own
     known = None if claimed is None else tuple((event_id, version) for event_id, version in claimed)
-    return Look(viewer, question, kind, threshold, reasons, ref, known, None if held is None else a2b_base64(held), seq)
+    return Look(
+        viewer,
+        question,
+        kind,
+        threshold,
+        reasons,
+        ref,
+        known,
+        _bytes(held),
+        seq,
+        PLAIN if budget is None else Budget(budget[0], 0, budget[1]),
+        None if ages is None else dict(ages),
+        clusters,
+        _bytes(told),
+    )
 
 
 def handed_row(draw: int, handed: Iterable[Handed]) -> Row:

@@ -1,7 +1,7 @@
 """Notes as records: who asks and what is asked is named once in a file, then numbered. In the writer's thread.
 
-What a round says of a viewer is the little that a replay can't know: its question's number, and `held` and `seq` only where
-they don't follow from what was handed over before in the same file (its first round, a resume, a departure in between).
+What a round says of a viewer is the little that a replay can't know: its question's number and budget, and what it holds only
+where that doesn't follow from what was handed over before in the same file (its first round, a resume, a departure in between).
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from server.batching.scores import frames
 from server.batching.scores.audience import NOTHING, Held, Viewer
+from server.batching.scores.budget import NO_AGES, PLAIN, Ages, Budget
 from server.batching.scores.journal.codec import drew_row, framed, handed_row, question_row, row_of
 from server.batching.scores.journal.recorder import Gone, Hand, Note, Round, Start, Tallied
 from server.batching.scores.journal.records import Accepted, Counted, Drew, Handed, Left, Look, hash_of
@@ -30,6 +32,8 @@ class Known:
     number: int
     held: Held = NOTHING
     seq: int = 0
+    ages: Ages = NO_AGES
+    told: bytes = b""
 
 
 class Encoder:
@@ -104,6 +108,12 @@ class Encoder:
         if held is not None:
             known.held = held
         known.seq = seen.seq - 1
+        budget, behind = _budget(seen)
+        ages = behind if sight.kind is not Kind.SNAPSHOT and behind != known.ages else None
+        if ages is not None:
+            known.ages = ages
+        told = seen.told if seen.told != known.told else None
+        known.told = seen.told
         claimed = None if sight.claimed is None else tuple((event_id, version) for event_id, version in sight.claimed)
         return Look(
             known.number,
@@ -115,6 +125,10 @@ class Encoder:
             claimed,
             held,
             seq,
+            budget,
+            ages,
+            seen.counted,
+            told,
         )
 
     def _question(self, question: Question) -> int:
@@ -130,11 +144,12 @@ class Encoder:
         if note.draw != self._run_of:
             self._end_run()
             self._run_of = note.draw
+        known = self._known(note.viewer)
+        known.ages = note.ages
         if note.frame is None:
             self._run.append(Handed(note.draw, note.place))
             return
-        known = self._known(note.viewer)
-        known.held, known.seq = note.held, note.seq
+        known.held, known.seq, known.told = note.held, note.seq, note.told
         self.frames += 1
         self._run.append(Handed(note.draw, note.place, note.seq, len(note.frame), hash_of(note.frame)))
 
@@ -148,3 +163,12 @@ class Encoder:
         self.records += 1
         self._size += len(record)
         self._parts.append(record)
+
+
+def _budget(seen: Seen) -> tuple[Budget, Ages]:
+    """The budget that a viewer was looked at with, and what it was behind with."""
+    terms = seen.terms
+    if terms is None:
+        return PLAIN, NO_AGES
+    most = None if terms.room is None else terms.room + frames.longest_head(seen.sight.ref)
+    return Budget(terms.delta, 0, most), terms.ages

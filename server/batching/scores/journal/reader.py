@@ -16,11 +16,12 @@ from typing import BinaryIO, TypeVar
 
 import orjson
 
-from server.batching.scores.columns import Columns, Copy
+from server.batching.scores.columns import Columns
 from server.batching.scores.journal.blocks import Block, Extent, Kind, check_first_line, damaged, scan
 from server.batching.scores.journal.checkpoint import columns_of, copy_of
 from server.batching.scores.journal.codec import Decoder, header_of
 from server.batching.scores.journal.records import Header, Record
+from server.batching.scores.rows import Copy
 from server.errors import Code, Refused
 
 T = TypeVar("T")

@@ -16,11 +16,13 @@ from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple, TypeAlias
 
 from server.batching.scores.audience import Viewer
-from server.batching.scores.columns import Columns, Copy
+from server.batching.scores.budget import Ages
+from server.batching.scores.columns import Columns
 from server.batching.scores.frame import Frame
 from server.batching.scores.journal.records import Ended, Flushed, Forgot, Patched, Tuned
 from server.batching.scores.plan import Settled, Tally
 from server.batching.scores.question import Question
+from server.batching.scores.rows import Copy
 from server.batching.scores.views import Draft, Seen, Trace
 
 NOTES: Final = 200_000
@@ -66,6 +68,8 @@ class Hand(NamedTuple):
     viewer: Viewer
     seq: int
     held: bytes
+    ages: Ages
+    told: bytes
     frame: Frame | None
 
 
@@ -138,10 +142,11 @@ class Recorder:
         """A draft becomes true; its viewer has not changed yet."""
         viewer, frame = draft.viewer, draft.frame
         if frame is None:
-            self._note(Hand(trace.draw, trace.place, viewer, viewer.seq, viewer.held, None))
+            self._note(Hand(trace.draw, trace.place, viewer, viewer.seq, viewer.held, draft.ages, viewer.told, None))
             return
         self.frame_bytes += len(frame)
-        self._note(Hand(trace.draw, trace.place, viewer, viewer.seq + 1, draft.held, frame))
+        after = draft.held, draft.ages, draft.told
+        self._note(Hand(trace.draw, trace.place, viewer, viewer.seq + 1, *after, frame))
 
     def counted(self, tallies: Mapping[str, Tally], urgent: set[str], now_ms: int) -> None:
         """A commit has left these counters."""

@@ -17,6 +17,7 @@ from typing import TypeAlias
 
 from server.batching.loop import TurnRecord
 from server.batching.scores.audience import Held
+from server.batching.scores.budget import PLAIN, Ages, Budget
 from server.batching.scores.frame import Frame
 from server.batching.scores.plan import Settled
 from server.batching.scores.question import Question
@@ -71,7 +72,8 @@ class Header:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """One viewer in a round. `held` and `seq`: only where they don't follow from what was handed over before in this file."""
+    """One viewer in a round. What it holds, was last told and is behind with, and its `seq`: only where that doesn't follow from
+    what was handed over before in this file."""
 
     viewer: int
     question: Question
@@ -82,6 +84,11 @@ class Look:
     claimed: tuple[tuple[str, int], ...] | None = None
     held: Held | None = None
     seq: int | None = None
+    budget: Budget = PLAIN
+    """Without the pause: that decides when there is a round, not what it says."""
+    ages: Ages | None = None
+    clusters: bool = False
+    told: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ import numpy as np
 import structlog
 
 from server.batching.scores.audience import Held, Viewer
+from server.batching.scores.budget import Ages
 from server.batching.scores.columns import Columns
 from server.batching.scores.desk import follow
 from server.batching.scores.frame import Frame
@@ -85,6 +86,8 @@ class Drawn:
     kind: Kind
     seq: int
     held: Held
+    ages: Ages
+    told: bytes
     frame: tuple[int, int] | None
     """Length and hash."""
 
@@ -133,9 +136,11 @@ class Stage:
             raise Refused(Code.BAD_MESSAGE, f"the journal hands over draft {handed.place} of a round it does not have")
         now_ms, drafts = found
         drawn = drafts[handed.place]
-        if drawn.frame is not None and handed.hash is not None:
-            viewer = self.viewers[drawn.viewer]
-            viewer.held, viewer.seq = drawn.held, drawn.seq
+        viewer = self.viewers.get(drawn.viewer)
+        if viewer is not None:
+            viewer.ages = drawn.ages
+        if viewer is not None and drawn.frame is not None and handed.hash is not None:
+            viewer.held, viewer.seq, viewer.told = drawn.held, drawn.seq, drawn.told
         return now_ms, drawn
 
     def patch(self, patched: Patched) -> None:
@@ -164,7 +169,12 @@ class Stage:
         viewer = self.viewers.get(look.viewer)
         if viewer is None:
             viewer = self.viewers[look.viewer] = Viewer(str(look.viewer), look.question, Nowhere())
-        viewer.question, viewer.reasons = look.question, look.reasons
+        viewer.question, viewer.reasons, viewer.clusters = look.question, look.reasons, look.clusters
+        viewer.budget = look.budget
+        if look.ages is not None:
+            viewer.ages = look.ages
+        if look.told is not None:
+            viewer.told = look.told
         if look.held is not None:
             viewer.held = look.held
         if look.seq is not None:
@@ -175,7 +185,7 @@ class Stage:
 def _drawn(look: Look, draft: Draft) -> Drawn:
     frame = draft.frame
     text = None if frame is None else (len(frame), hash_of(frame))
-    return Drawn(look.viewer, look.kind, draft.viewer.seq + 1, draft.held, text)
+    return Drawn(look.viewer, look.kind, draft.viewer.seq + 1, draft.held, draft.ages, draft.told, text)
 
 
 def replayed(
