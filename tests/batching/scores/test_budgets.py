@@ -47,13 +47,24 @@ def row(event_id: str, **fields: Any) -> dict[str, Any]:
 
 @st.composite
 def histories(draw: st.DrawFn) -> list[tuple[Any, ...]]:
-    """As those of test_histories.py, each viewer with a budget of its own."""
+    """As those of test_histories.py, each viewer with a budget of its own, some told of clusters."""
     joins = st.builds(
-        lambda number, question, budget: ("join", number, {**question, "budget": budget}), CLIENTS, QUESTIONS, BUDGETS
+        lambda number, question, budget, clusters: (
+            "join",
+            number,
+            {**question, "budget": budget, "clusters": clusters},
+        ),
+        CLIENTS,
+        QUESTIONS,
+        BUDGETS,
+        st.booleans(),
     )
     steps = st.one_of(STEPS, STEPS, STEPS, joins, st.tuples(st.just("wait"), st.sampled_from([0.3, 0.7, 1, 5])))
     events = [("upsert", draw(rows())) for _ in range(draw(st.integers(0, 8)))]
-    viewers = [("join", number, {**draw(QUESTIONS), "budget": draw(BUDGETS)}) for number in range(3)]
+    viewers = [
+        ("join", number, {**draw(QUESTIONS), "budget": draw(BUDGETS), "clusters": draw(st.booleans())})
+        for number in range(3)
+    ]
     return [*events, *viewers, *draw(st.lists(steps, min_size=5, max_size=40))]
 
 

@@ -251,7 +251,7 @@ class Trial:
         client.question, client.asking = dict(question), True
         if client.viewer is None:
             client.viewer = Viewer(f"s{number}", as_question(question), client)
-        client.viewer.budget = client.budget
+        client.viewer.budget, client.viewer.clusters = client.budget, question.get("clusters", False)
         client.viewer.question = as_question(question)
         await self.feed.join(client.viewer)
         client.asking = False

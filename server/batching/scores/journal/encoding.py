@@ -7,7 +7,7 @@ where that doesn't follow from what was handed over before in the same file (its
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from server.batching.scores import frames
@@ -32,7 +32,7 @@ class Known:
     number: int
     held: Held = NOTHING
     seq: int = 0
-    ages: Ages = NO_AGES
+    ages: Ages = field(default_factory=lambda: NO_AGES)
     told: bytes = b""
 
 

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from server.edge.clock import SystemClock
 from server.edge.postgres import Database
 from tests.batching.scores.journal.recording import files, recorded, verified, write
+from tests.batching.scores.test_budgets import histories as budgeted
 from tests.batching.scores.test_histories import LAX, PHASES, act, histories
 
 HISTORIES = max(40, int(os.environ.get("HISTORIES", "400")) // 5)
@@ -39,6 +40,7 @@ class Stage:
         async with recorded(self.db, folder, **options) as one:
             for number, step in enumerate(steps):
                 await act(one, step)
+                await one.catch_up()
                 if number % 7 == 6:
                     await one.turns.forget(one.occasion())
                     await write(one)
@@ -70,3 +72,9 @@ def test_a_journal_replays_to_the_byte(stage: Stage, steps: list[tuple[Any, ...]
 @given(histories())
 def test_so_it_does_while_batching_is_off(stage: Stage, steps: list[tuple[Any, ...]]) -> None:
     stage.play(steps, enable_batching=False)
+
+
+@settings(max_examples=HISTORIES // 2, deadline=None, suppress_health_check=LAX, phases=PHASES)
+@given(budgeted())
+def test_so_it_does_with_budgets_and_clusters(stage: Stage, steps: list[tuple[Any, ...]]) -> None:
+    stage.play(steps)
