@@ -119,7 +119,7 @@ class _Round:
         number = self._number(question)
         # What is equal is one object where walks have made it so; who comes back together may not have walked together.
         same = held if sight.kind is Kind.ANSWER else id(held)
-        key = (number, same, sight.kind, sight.threshold, viewer.reasons, sight.claimed is None, strangers)
+        key = (number, same, sight.kind, sight.threshold, viewer.reasons, strangers)
         group = self._groups.setdefault(key, len(self.members))
         seen = _Seen(sight, epoch, question, number, held, seq, group, strangers)
         if group == len(self.members):
