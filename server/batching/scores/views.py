@@ -174,7 +174,7 @@ class _Round:
         counted = viewer.clusters and sight.kind is not Kind.IMMEDIATE
         # What is equal is one object where walks have made it so; who comes back together may not have walked together.
         same = held if sight.kind is Kind.ANSWER else id(held)
-        said = reasons, sight.claimed is None, strangers, terms and terms.key, counted, told
+        said = reasons, strangers, terms and terms.key, counted, told
         key = (number, same, sight.kind, sight.threshold, *said)
         group = self._groups.setdefault(key, len(self.members))
         seen = Seen(sight, epoch, question, number, held, seq, group, reasons, strangers, terms, counted, told)
