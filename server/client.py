@@ -98,7 +98,9 @@ class Closed(Lost):
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What one message did to the view. `matches`: the digest and seq were right afterwards."""
+    """What one message did to the view. `matches`: the digest and seq were right afterwards.
+
+    `updates` are as they came: with `fields="delta"` parts of events, which `Client.events` has whole."""
 
     type: str
     message: Message

@@ -55,6 +55,16 @@ async def test_a_second_registration_changes_the_budget(place: Live) -> None:
     assert sizes[-1] > 10_000
 
 
+async def test_a_second_registration_ends_the_rest_of_the_first(place: Live) -> None:
+    await place.put(*spread(3))
+    talk = await place.watching(minIntervalMs=86_400_000)
+    await talk.ask("register", viewport=BERLIN)
+    await talk.get("replace-all")
+    await place.put(event("new"))
+    await talk.get("add-event")
+    assert not place.app.feed.desk.pacing._entry
+
+
 async def test_a_flush_counts_who_rests_as_deferred_and_one_message_follows(start: Start) -> None:
     place = await start()
     await place.put(*spread(3))

@@ -86,7 +86,7 @@ class Pacing:
         if handed is None:
             return None
         self.savings.note(draft)
-        if draft.viewer.budget is not PLAIN:
+        if draft.viewer.budget is not PLAIN or draft.viewer.resting:
             self._follow(draft, handed=handed)
         return handed
 
@@ -120,12 +120,13 @@ class Pacing:
         carrying = bool(viewer.ages)
         if carrying:
             viewer.owe(Owed.BATCH if draft.kind is Kind.BATCH else Owed.CHANGES)
+        if handed:
+            self.forget(viewer)  # An answer ends a rest; the one that follows is that of the budget of now.
         rest_ms = viewer.budget.rest_ms(carrying=carrying)
-        if rest_ms and (handed or (carrying and not viewer.resting)):
+        if rest_ms and not viewer.resting and (handed or carrying):
             self._rest(viewer, self.clock.monotonic() + rest_ms / 1000)
 
     def _rest(self, viewer: Viewer, until: float) -> None:
-        self.forget(viewer)
         viewer.resting = True
         self._count += 1
         self._entry[viewer], self._meant[self._count] = self._count, viewer

@@ -203,6 +203,18 @@ async def test_after_a_start_nothing_is_taken_for_granted_of_older_versions(db: 
         assert update["title"] == "Jazz"
 
 
+async def test_what_the_threshold_withholds_is_counted(db: Database) -> None:
+    async with trial(db, score_threshold=0.9) as one:
+        for number in range(3):
+            await one.upsert(row(f"e{number}"))
+        clients = [await one.join(n, asked(budget)) for n, budget in enumerate((Budget(), Budget(delta=True)))]
+        await one.count({"eventId": "e2", "rsvpCount": 3})
+        await one.flush()
+        assert [[e["id"] for e in client.frames[-1]["updates"]["updates"]] for client in clients] == [["e2"]] * 2
+        savings = (await one.feed.stats())["savings"]
+        assert savings["threshold"] == {"updatesWithheld": 4}, "e0 and e1, for both"  # type: ignore[index]
+
+
 # --- minIntervalMs ---
 
 
@@ -247,24 +259,32 @@ async def test_the_viewers_own_requests_are_answered_at_once_and_the_rest_begins
         assert [e["id"] for e in client.frames[-1]["updates"]["creates"]] == ["e2"]
 
 
+async def enter(one: Trial, question: dict[str, Any]) -> Client:
+    """A viewer beside the running loops."""
+    client = Client(one.clock)
+    client.question = question
+    client.viewer = Viewer("s", as_question(question), client)
+    client.viewer.budget = client.budget
+    await one.feed.join(client.viewer)
+    return client
+
+
 async def test_the_loops_themselves_wake_when_a_rest_is_over(db: Database) -> None:
     async with trial(db) as one:
-        feed, clock, client = one.feed, one.clock, Client(one.clock)
-        feed._panel.start()
-        await clock.settle()
-        client.question = asked(Budget(min_interval_ms=5000))
-        client.viewer = Viewer("s0", as_question(client.question), client)
-        client.viewer.budget = client.budget
-        await feed.join(client.viewer)
+        one.feed._panel.start()
+        await one.clock.settle()
+        soon, late = [await enter(one, asked(Budget(min_interval_ms=ms))) for ms in (5000, 9000)]
         for number in range(3):
-            await feed.ingest([event_op(row(f"e{number}"))], ADMIN)
-            await clock.settle()
-        await clock.advance(4.8)
-        assert len(client.frames) == 1
-        await clock.advance(0.3)
-        assert (len(client.frames), len(client.view.events)) == (2, 3)
-        await feed._panel.stop()
-        await feed._panel._tasks.close()
+            await one.feed.ingest([event_op(row(f"e{number}"))], ADMIN)
+            await one.clock.settle()
+        heard = []
+        for seconds in (4.8, 0.3, 3.7, 0.3):
+            await one.clock.advance(seconds)
+            heard.append((len(soon.frames), len(late.frames)))
+        assert heard == [(1, 1), (2, 1), (2, 1), (2, 2)]
+        assert len(soon.view.events) == len(late.view.events) == 3
+        await one.feed._panel.stop()
+        await one.feed._panel._tasks.close()
 
 
 async def test_many_who_rest_are_caught_up_with_in_slices(db: Database) -> None:
@@ -278,6 +298,23 @@ async def test_many_who_rest_are_caught_up_with_in_slices(db: Database) -> None:
             assert turn.taken <= 256
             turns += 1
         assert turns == 3
+
+
+async def test_many_whose_frames_have_drained_are_caught_up_with_in_slices(db: Database) -> None:
+    async with trial(db) as one:
+        clients = [await one.join(n, asked(Budget())) for n in range(300)]
+        for client in clients:
+            client.stalled = True
+        await one.upsert(row("e0"))
+        await one.upsert(row("e1"))
+        for client in clients:
+            client.stalled, frame, client.waiting = False, client.waiting, None
+            assert frame is not None and client.viewer is not None
+            client.read(frame)
+            one.feed.drained(client.viewer)
+        turns = [await one.turns.catch_up(one.occasion()) for _ in range(2)]
+        assert [(turn.taken, turn.more) for turn in turns] == [(256, True), (44, False)]
+        assert all(len(client.view.events) == 2 for client in clients)
 
 
 async def test_who_leaves_or_pans_again_and_again_leaves_nothing_in_the_heap(db: Database) -> None:

@@ -143,6 +143,16 @@ def test_equal_viewers_share_what_they_are_sent_and_what_is_left_out() -> None:
     assert len({id(viewer.ages) for viewer in viewers}) == 1
 
 
+def test_a_snapshot_begins_with_the_best_again_whatever_was_left_out_before() -> None:
+    lookout = filled(20)
+    paper = Scale()
+    viewer = new(paper, Budget(max_bytes=2048))
+    for kind in (Kind.SNAPSHOT, Kind.BATCH, Kind.SNAPSHOT):
+        show(lookout, Sight(viewer, kind, 0.01), NOW)
+    assert paper.messages[0]["events"] == paper.messages[2]["events"]
+    assert set(viewer.ages.values()) == {1}
+
+
 def test_what_waits_for_its_score_alone_is_not_forgotten_by_a_message_that_looks_at_none() -> None:
     lookout = filled(30, description="x" * 200)
     paper = Scale()
