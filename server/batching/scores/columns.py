@@ -19,19 +19,19 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from server.batching.scores import content, kernel
 from server.batching.scores.content import Content
-from server.batching.scores.kernel import Bytes, Floats, Ints, Longs, Words
+from server.batching.scores.kernel import Bytes, Ints, Longs, Words
 from server.batching.scores.labels import Labels
 from server.batching.scores.rows import (
     BY_ROW,
     BY_SLOT,
     STATES,
+    Counters,
     blank_world,
     grown,
     popularity_terms,
@@ -55,17 +55,6 @@ REWORDED_MOST: Final = 65_536
 """Slots noted for `take_reworded`; beyond that it says that any may have changed."""
 UTC: Final = "UTC"
 _STATE_OF: Final[dict[str, int]] = dict(zip(STATUSES, STATES.tolist(), strict=True))
-
-
-@dataclass(frozen=True, slots=True)
-class Counters:
-    """Of some events, by slot, what a publish changes."""
-
-    slots: Ints
-    contents: Sequence[Content]
-    popularity: Floats
-    version: Longs
-    mark: Words
 
 
 class Columns:
@@ -195,18 +184,18 @@ class Columns:
 
     def exchange(self, other: Counters) -> Counters:
         """Other counters for many events that exist, at once; returns what was there, to be given back the same way."""
-        world, slots = self.world, other.slots
+        world, slots, numbers = self.world, other.slots, other.slots.tolist()
         rows, contents = world.row_of[slots], self._contents
         before = Counters(
             slots,
-            [self.content(slot) for slot in slots.tolist()],
+            [contents[slot] for slot in numbers],
             world.popularity[rows],
             world.version[slots],
             world.mark[slots],
         )
         self.generation += 1
         world.popularity[rows], world.version[slots], world.mark[slots] = other.popularity, other.version, other.mark
-        for slot, held in zip(slots.tolist(), other.contents, strict=True):
+        for slot, held in zip(numbers, other.contents, strict=True):
             contents[slot] = held
         self.dirty.update(rows.tolist())
         return before

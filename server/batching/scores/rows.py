@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final, TypeVar
 
 import numpy as np
 
 from server.batching.scores import kernel
+from server.batching.scores.content import Content
 from server.batching.scores.kernel import Bytes, Floats, Ints, Longs, Words, World
 from server.core.event import SHOWN, STATUSES
 
@@ -26,6 +29,17 @@ BY_ROW: Final = (
     *("state", "zone", "label", "slot", "base"),
 )
 BY_SLOT: Final = ("row_of", "version", "mark")
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """Of some events, by slot, what a publish changes."""
+
+    slots: Ints
+    contents: Sequence[Content | None]
+    popularity: Floats
+    version: Longs
+    mark: Words
 
 
 def blank_world(rows: int, slots: int) -> World:
