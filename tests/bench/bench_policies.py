@@ -135,17 +135,17 @@ MEASURES: Final[dict[str, Callable[[Outcome], float]]] = {
 
 def adaptive(context: Context) -> Iterator[Row]:
     """ADAPTIVE_BATCHING."""
-    yield from _against("adaptive", ((0.95, 0.85), (1.3, 1.1)), context)
+    yield from _against("adaptive", ((0.97, 0.85), (1.6, 1.2)), context)
 
 
 def predictive(context: Context) -> Iterator[Row]:
     """PREDICTIVE_BATCHING."""
-    yield from _against("predictive", ((0.95, 0.9), (1.3, 1.1)), context)
+    yield from _against("predictive", ((0.92, 0.88), (1.2, 1.1)), context)
 
 
 def both(context: Context) -> Iterator[Row]:
     """Both of them."""
-    yield from _against("both", ((0.95, 0.85), (1.3, 1.1)), context)
+    yield from _against("both", ((0.95, 0.85), (1.5, 1.2)), context)
 
 
 def priority(context: Context) -> Iterator[Row]:

@@ -178,6 +178,7 @@ def test_one_changed_byte_is_one_divergence_and_ends_with_1(
     assert said.code == 1
     assert (said.json["divergences"], said.json["connected"]) == (1, 3)
     assert "the server says" in said.json["firstDivergence"]
+    assert said.json["frames"]["replace-all"] == 4, "the one that differed asked for everything anew"
 
 
 def test_connections_that_break_are_counted_and_end_with_1(

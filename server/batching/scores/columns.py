@@ -202,18 +202,18 @@ class Columns:
 
     def exchange(self, other: Counters) -> Counters:
         """Other counters for many events that exist, at once; returns what was there, to be given back the same way."""
-        world, slots = self.world, other.slots
+        world, slots, numbers = self.world, other.slots, other.slots.tolist()
         rows, contents = world.row_of[slots], self._contents
         before = Counters(
             slots,
-            [self.content(slot) for slot in slots.tolist()],
+            [contents[slot] for slot in numbers],
             world.popularity[rows],
             world.version[slots],
             world.mark[slots],
         )
         self.generation += 1
         world.popularity[rows], world.version[slots], world.mark[slots] = other.popularity, other.version, other.mark
-        for slot, held in zip(slots.tolist(), other.contents, strict=True):
+        for slot, held in zip(numbers, other.contents, strict=True):
             contents[slot] = held
         self.dirty.update(rows.tolist())
         return before

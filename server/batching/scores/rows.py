@@ -33,6 +33,17 @@ BY_ROW: Final = (
 BY_SLOT: Final = ("row_of", "version", "mark")
 
 
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """Of some events, by slot, what a publish changes."""
+
+    slots: Ints
+    contents: Sequence[Content | None]
+    popularity: Floats
+    version: Longs
+    mark: Words
+
+
 def blank_world(rows: int, slots: int) -> World:
     """Arrays for so many rows and slots, without an event."""
     nodes = kernel.nodes_for(rows)

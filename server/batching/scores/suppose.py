@@ -6,7 +6,7 @@ for the viewer, holds what it holds (or what it held an interval ago) and asks w
 
     Supposed      events under counters they have not been published with; `applied` for the length of a `with`
     Case          the settings to rank and compare by
-    weigh(...)    one slice of viewers under one case
+    upcoming, steady    one slice of viewers under one case: the next flush, and one of many
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import numpy as np
 from server.batching.scores.audience import NOTHING, Held, Viewer
 from server.batching.scores.columns import Columns
 from server.batching.scores.content import Content, with_counts
-from server.batching.scores.estimate import Cost, Sent
+from server.batching.scores.estimate import Sent
 from server.batching.scores.lookout import Lookout
 from server.batching.scores.question import Question
 from server.batching.scores.ranking import Rules
@@ -88,10 +88,10 @@ class Supposed:
         chosen = np.flatnonzero((world.version[slots] == self.was) & (world.row_of[slots] >= 0))
         slots = slots[chosen]
         popularity = np.array(self.popularity, np.float64)[chosen]
-        places = zip(chosen.tolist(), slots.tolist(), strict=True)
+        places, contents = zip(chosen.tolist(), slots.tolist(), strict=True), self.contents
         return Counters(
             slots,
-            [columns.content(slot) if (held := self.contents[i]) is None else held for i, slot in places],
+            [columns.content(slot) if (held := contents[i]) is None else held for i, slot in places],
             np.where(np.isnan(popularity), world.popularity[world.row_of[slots]], popularity),
             np.array(self.version, np.int64)[chosen],
             np.zeros(len(slots), np.uint64),
@@ -99,30 +99,39 @@ class Supposed:
 
 
 @dataclass(frozen=True, slots=True)
-class Weighed:
-    """One slice of viewers under one case; `cpu_s`: what ranking and putting together their steady frames took."""
+class Upcoming:
+    """Of a slice of viewers: what the next flush would send each, and its view then, best first."""
 
-    costs: list[Cost]
+    sent: list[Sent]
+    views: list[tuple[int, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Steady:
+    """Of a slice of viewers: what one flush of many would send each; `cpu_s`: what ranking and putting together took."""
+
+    sent: list[Sent]
     cpu_s: float
 
 
-def weigh(
-    lookout: Lookout, viewers: Sequence[Viewer], case: Case, waiting: Supposed, moved: Supposed, now_ms: int
-) -> Weighed:
-    """What these viewers would be sent: by the next flush, which publishes what waits, and by one of many, which publishes
-    what moves in an interval."""
+def upcoming(lookout: Lookout, viewers: Sequence[Viewer], case: Case, waiting: Supposed, now_ms: int) -> Upcoming:
+    """What the next flush would send these viewers; it publishes what waits."""
+    questions = [_asked(viewer.question, case.limit) for viewer in viewers]
+    with lookout.under(case.rules), waiting.applied(lookout.columns):
+        drafts = _drawn(lookout, viewers, questions, [v.held for v in viewers], case.threshold, now_ms)
+        return Upcoming([sent_of(draft) for draft in drafts], views_of(lookout, questions, now_ms))
+
+
+def steady(lookout: Lookout, viewers: Sequence[Viewer], case: Case, moved: Supposed, now_ms: int) -> Steady:
+    """What one flush of many would send these viewers, who hold what was right an interval ago; it publishes what moved."""
     questions = [_asked(viewer.question, case.limit) for viewer in viewers]
     with lookout.under(case.rules):
         before = held_of(lookout, questions, now_ms - case.ago_ms)
-        with waiting.applied(lookout.columns):
-            upcoming = _drawn(lookout, viewers, questions, [v.held for v in viewers], case.threshold, now_ms)
-            views = views_of(lookout, questions, now_ms)
         with moved.applied(lookout.columns):
             begun = thread_seconds()
-            steady = _drawn(lookout, viewers, questions, before, case.threshold, now_ms)
+            drafts = _drawn(lookout, viewers, questions, before, case.threshold, now_ms)
             cpu_s = thread_seconds() - begun
-    costs = [Cost(sent_of(n), sent_of(s), view) for n, s, view in zip(upcoming, steady, views, strict=True)]
-    return Weighed(costs, cpu_s)
+    return Steady([sent_of(draft) for draft in drafts], cpu_s)
 
 
 def _asked(question: Question, limit: int | None) -> Question:

@@ -14,8 +14,9 @@ them shows less of, so CPU is an upper bound.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from typing import Final
 
@@ -24,16 +25,15 @@ from server.batching.scores.audience import Viewer
 from server.batching.scores.desk import Desk
 from server.batching.scores.engine import Engine
 from server.batching.scores.estimate import Change, Cost, Pulse, Side, change, pulse, sample, side
-from server.batching.scores.lookout import Lookout
 from server.batching.scores.ranking import Rules
 from server.batching.scores.score import Weights
-from server.batching.scores.suppose import Case, Supposed, Weighed, weigh
+from server.batching.scores.suppose import Case, Supposed, steady, upcoming
 from server.core.event import Counts
 from server.edge.clock import Clock
 from server.edge.postgres import Database
 from server.protocol.whatif import SAMPLE, SAMPLE_MOST
 
-SUPPOSED: Final = 20_000
+SUPPOSED: Final = 10_000
 """Waiting events, and moved events, that are taken in; the answer says of how many."""
 SLICE: Final = 32
 """Viewers that the engine tries in one go under one setting."""
@@ -151,8 +151,7 @@ class WhatIf:
             for one in settings:
                 beat, moved = await self._pulse(one, present.gap_ms, activity)
                 case = Case(rules_of(one, present), one.threshold, one.max_events, round(beat.interval_ms or 0))
-                parts = await self._weigh(viewers, case, waiting, moved, now_ms)
-                tries.append(_Try(beat, [cost for part in parts for cost in part.costs], sum(p.cpu_s for p in parts)))
+                tries.append(_Try(beat, *await self._weigh(viewers, case, waiting, moved, now_ms)))
         before, after = tries
         return Answer(
             now_ms,
@@ -199,14 +198,17 @@ class WhatIf:
 
     async def _weigh(
         self, viewers: Sequence[Viewer], case: Case, waiting: Supposed, moved: Supposed, now_ms: int
-    ) -> list[Weighed]:
-        """Slice by slice."""
-
-        def slice_of(some: Sequence[Viewer]) -> Callable[[Lookout], Weighed]:
-            return lambda lookout: weigh(lookout, some, case, waiting, moved, now_ms)
-
-        slices = [viewers[start : start + SLICE] for start in range(0, len(viewers), SLICE)]
-        return [await self._engine.spare(slice_of(some)) for some in slices]
+    ) -> tuple[list[Cost], float]:
+        """Slice by slice; and the CPU seconds of the steady frames."""
+        costs: list[Cost] = []
+        cpu_s, spare = 0.0, self._engine.spare
+        for start in range(0, len(viewers), SLICE):
+            some = viewers[start : start + SLICE]
+            coming = await spare(partial(upcoming, viewers=some, case=case, waiting=waiting, now_ms=now_ms))
+            lasting = await spare(partial(steady, viewers=some, case=case, moved=moved, now_ms=now_ms))
+            costs += map(Cost, coming.sent, lasting.sent, coming.views)
+            cpu_s += lasting.cpu_s
+        return costs, cpu_s
 
 
 def tried(present: Present, wish: Wish | None) -> Tried:

@@ -5,9 +5,13 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
+import pytest
+
 from server.batching.loop import TurnRecord
 from server.batching.scores.predictive import HOUR_MS, WEEK_MS, hour_of_week
 from server.edge.postgres import Database
+from server.errors import StartRefused
+from server.settings import load
 from tests.batching.scores.test_feed import live
 from tests.batching.scores.world import START, Trial, trial
 
@@ -69,6 +73,13 @@ async def test_flushes_crowd_where_past_weeks_were_busy(db: Database) -> None:
         rest = [at for at in times if not busy(at)]
         assert len(evening) / 6 > 5 * len(rest) / 42, "flushes an hour"
         assert 30 <= len(times) <= 66, "about as many as the set interval would make"
+
+
+def test_bounds_the_wrong_way_round_stop_the_start_also_without_adaptive_batching() -> None:
+    wrong = {"ADAPTIVE_MIN_INTERVAL_MS": "2000", "ADAPTIVE_MAX_INTERVAL_MS": "1000"}
+    load(wrong)
+    with pytest.raises(StartRefused, match="ADAPTIVE_MIN_INTERVAL_MS=2000"):
+        load({**wrong, "PREDICTIVE_BATCHING": "true"})
 
 
 async def test_off_by_default_and_not_in_the_way(db: Database) -> None:

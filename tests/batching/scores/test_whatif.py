@@ -108,6 +108,17 @@ async def test_with_the_present_settings_it_is_exactly_what_a_forced_flush_then_
         assert (foretold.change.viewers_differing, foretold.change.top_overlap) == (0, 1.0)
 
 
+async def test_a_frame_is_as_long_as_the_number_it_carries(db: Database) -> None:
+    async with trial(db) as one:
+        dice = await crowd(one)
+        for _ in range(9):
+            await one.ask(one.clients[2])
+        await stir(one, dice)
+        foretold = await one.feed.what_if(Wish())
+        assert foretold.present.next == await flushed(one)
+        assert one.clients[2].view.seq > 9
+
+
 @pytest.mark.parametrize("threshold", [0.0, 0.05, 1.0])
 async def test_another_threshold_is_what_a_flush_does_after_changing_to_it(db: Database, threshold: float) -> None:
     async with trial(db) as one:
