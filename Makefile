@@ -5,7 +5,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.made
 BENCH_STAMP := $(VENV)/.made-bench
 
-.PHONY: demo test coverage check lint kernel fuzz soak bench bench-profile generate format venv clean
+# Some machines forbid Python to keep what it has compiled: then every process of the tests would do all of it again.
+export PYTHONDONTWRITEBYTECODE :=
+
+.PHONY: demo test coverage check lint kernel collected fuzz soak bench bench-profile generate format venv clean
 
 venv: $(STAMP)
 
@@ -33,9 +36,13 @@ coverage: venv kernel
 check: lint
 	$(BIN)/python -m pytest -q -m pure -p no:cacheprovider -n auto
 
-# Half a minute's compiling, kept beside the sources: done once, so that not every process of the tests does it.
+# What is kept beside the sources, made once instead of by each process of the tests: half a minute's compiling of the kernel,
 kernel: venv
 	$(BIN)/python -c 'from server.batching.scores.kernel import warm; warm()'
+
+# and the tests with their assertions written out.
+collected: venv
+	$(BIN)/python -m pytest --collect-only -qqq >/dev/null
 
 lint: venv
 	$(BIN)/ruff format --check server tests scripts client-examples

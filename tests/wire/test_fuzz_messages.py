@@ -27,7 +27,7 @@ from tests.wire.raw import Raw
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 DOCUMENT = json.loads((Path(__file__).resolve().parents[2] / "client-examples" / "protocol.schema.json").read_text())
 DEFINITIONS = DOCUMENT["$defs"]
-EXAMPLES = int(os.environ.get("FUZZ", "25"))
+EXAMPLES = int(os.environ.get("FUZZ", "12"))
 REGISTER = b'{"type":"register","ref":"r","viewport":{"west":13,"south":52,"east":14,"north":53}}'
 OF_THE_REGISTERED = ("viewport-update", "filters-update", "resync", "explain", "unregister")
 

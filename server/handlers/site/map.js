@@ -1,13 +1,12 @@
-/* The live map: puts the parts of the page together. Leaflet moves the map, canvas.js paints it, live.js keeps the events true,
+/* The live map: puts the parts of the page together. Leaflet moves the map, canvas.js paints it, batchcast.js keeps the events true,
  * the panels show them in words. This file holds what belongs to none of them: viewport, selection, changes. */
 
 import { Batches } from "./batches.js";
 import { EmojiLayer, Land } from "./canvas.js";
 import { Card } from "./explain.js";
 import { Filters } from "./filters.js";
-import { BatchcastClient } from "./live.js";
 import { Departed, ListState, RankedList } from "./panels.js";
-import { drawPages, loadIcons, notify, token, watchAccount, watchConnection, webSocketUrl, wireFolds } from "./shell.js";
+import { drawPages, loadIcons, notify, pageClient, watchAccount, watchConnection, wireFolds } from "./shell.js";
 
 const HOME = { center: [24, 8], zoom: 2.5 };
 const TOP = 85.06;
@@ -78,7 +77,7 @@ class Page {
     this.emoji = new EmojiLayer().addTo(this.map);
     this.circle = null;
     this.filters = new Filters({ changed: () => this.filtersChanged(), centre: () => this.centre() });
-    this.client = new BatchcastClient({ url: webSocketUrl(), token: token.read() ?? undefined, maxEvents: this.filters.max, filters: this.filters.value });
+    this.client = pageClient({ maxEvents: this.filters.max, filters: this.filters.value });
     this.max = this.filters.max;
     this.list = new RankedList({ chosen: (id) => this.choose(id), pointed: (id) => this.emoji.point(id) });
     this.departed = new Departed({ chosen: (id, event) => this.choose(id, event) });
