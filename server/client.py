@@ -60,6 +60,7 @@ HELD_BYTES: Final = 96 << 10
 """What the server takes as `held`: so many ids, in a message of 128 KiB with everything else in it."""
 QUIET_S: Final = 20.0
 PULSE_S: Final = 20.0
+CLOSE_S: Final = 10.0
 PARTS: Final = ("creates", "updates", "deletes")
 
 COME_BACK: Final = {
@@ -352,6 +353,7 @@ class Client:
                 max_size=FRAME_BYTES,
                 ping_interval=self._quiet_s,
                 ping_timeout=self._pulse_s,
+                close_timeout=min(CLOSE_S, self._pulse_s),
             )
         except (OSError, InvalidHandshake, TimeoutError) as error:
             raise self._not_there(error) from None
