@@ -5,7 +5,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.made
 BENCH_STAMP := $(VENV)/.made-bench
 
-.PHONY: demo test coverage check lint fuzz soak bench bench-profile generate format venv clean
+# Some machines forbid Python to keep what it has compiled: then every process of the tests would do all of it again.
+export PYTHONDONTWRITEBYTECODE :=
+
+.PHONY: demo test coverage check lint kernel collected fuzz soak bench bench-profile generate format venv clean
 
 venv: $(STAMP)
 
@@ -19,17 +22,27 @@ $(STAMP): pyproject.toml requirements.lock
 demo: venv
 	$(BIN)/python -m server demo
 
-# Tests wait for much (processes, browsers, leases): half as many workers again as there are cores.
-WORKERS ?= $(shell $(PYTHON) -c 'import os; print(-(-3 * (os.cpu_count() or 2) // 2))')
-test: venv
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+# Tests wait for much (processes, browsers, leases): twice as many workers as there are cores. Files go out in the order of
+# tests/conftest.py, the long ones first.
+WORKERS ?= $(shell $(PYTHON) -c 'import os; print(2 * (os.cpu_count() or 2))')
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+test: venv kernel
+	$(PYTEST)
 
 # What the tests reach; half as long again as `make test`.
-coverage: venv
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --cov=server --cov-report=term:skip-covered --cov-fail-under=85
+coverage: venv kernel
+	$(PYTEST) --cov=server --cov-report=term:skip-covered --cov-fail-under=85
 
 check: lint
 	$(BIN)/python -m pytest -q -m pure -p no:cacheprovider -n auto
+
+# What is kept beside the sources, made once instead of by each process of the tests: half a minute's compiling of the kernel,
+kernel: venv
+	$(BIN)/python -c 'from server.batching.scores.kernel import warm; warm()'
+
+# and the tests with their assertions written out.
+collected: venv
+	$(BIN)/python -m pytest --collect-only -qqq >/dev/null
 
 lint: venv
 	$(BIN)/ruff format --check server tests scripts client-examples

@@ -2,10 +2,10 @@
  *
  * Open it from the server, so that its modules and its WebSocket have the same host: http://localhost:8080/site/examples/index.html
  * (`?ws=9081` when the WebSocket is not on port 8081). The class comes from the server too, there is one copy of it: read
- * /site/live.js for all it can do. To use it in a page of your own, copy that one file; it needs nothing else.
+ * /site/batchcast.js for all it can do. To use it in a page of your own, copy that one file; it needs nothing else.
  */
 
-import { BatchcastClient } from "/site/live.js";
+import { BatchcastClient } from "/site/batchcast.js";
 
 const port = new URLSearchParams(location.search).get("ws") ?? "8081";
 const words = document.getElementById("words");

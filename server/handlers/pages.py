@@ -1,8 +1,8 @@
 """The pages and their files, from memory: GET /, /jobs, /schedules, /tiers, /tracking and /site/*.
 
-Read once at the start: the files of `site/` and, below `leaflet/`, what pages need of the Leaflet package. Served are exactly the
-names in that table, so no path leads anywhere else. Texts are compressed once. Each answer has an ETag of its content: a
-browser asks again (`no-cache`) and is told 304 while nothing has changed.
+Read once at the start: the files of `site/` (its batchcast.js is a link to the one of client-examples/) and, below `leaflet/`,
+what pages need of the Leaflet package. Served are exactly the names in that table, so no path leads anywhere else. Texts are
+compressed once. Each answer has an ETag of its content: a browser asks again (`no-cache`) and is told 304 while nothing has changed.
 
 In HTML the placeholder {{WS_PORT}} becomes the port of the WebSocket server, when it is asked for. What a proxy of ours brought
 gets none: such a proxy has one address for pages and WebSocket.
@@ -64,7 +64,8 @@ def files() -> dict[str, File]:
 
 def _read() -> Iterator[tuple[str, File]]:
     for path in sorted(SITE.rglob("*")):
-        if path.is_file() and not path.name.startswith((".", "_")):
+        # Not `is_file`: a link that leads nowhere is an error, not a file less.
+        if not path.is_dir() and not path.name.startswith((".", "_")):
             yield path.relative_to(SITE).as_posix(), file_of(path.name, path.read_bytes())
     for path in sorted(EXAMPLES.glob("*.*")):
         yield f"examples/{path.name}", file_of(path.name, path.read_bytes())

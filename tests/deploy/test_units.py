@@ -98,6 +98,17 @@ def test_the_image_does_not_run_as_root_looks_after_itself_and_hears_the_signal(
     assert re.search(r"^STOPSIGNAL SIGTERM$", last, re.M)
 
 
+def test_what_the_package_links_to_comes_into_the_image() -> None:
+    root = DEPLOY.parent
+    links = [path.resolve().relative_to(root).as_posix() for path in (root / "server").rglob("*") if path.is_symlink()]
+    assert links == ["client-examples/batchcast.js"]
+    copied = (DEPLOY / "Dockerfile").read_text()
+    let_in = (DEPLOY / "Dockerfile.dockerignore").read_text().splitlines()
+    for link in links:
+        assert f"COPY {link} ./{link.rpartition('/')[0]}/\n" in copied
+        assert f"!{link}" in let_in
+
+
 def test_enough_files_may_be_open_for_every_connection() -> None:
     most = load({}).max_connections
     assert int(unit("batchcast.service")["LimitNOFILE"][0]) > most + 1000

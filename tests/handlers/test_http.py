@@ -49,7 +49,7 @@ async def test_the_word_bearer_may_be_written_in_any_case(shared: Serving) -> No
 
 
 @pytest.mark.asyncio(loop_scope="module")
-@pytest.mark.parametrize("path", ["/", "/site/live.js", "/stats", "/nowhere", "/events/export", "/metrics"])
+@pytest.mark.parametrize("path", ["/", "/site/batchcast.js", "/stats", "/nowhere", "/events/export", "/metrics"])
 async def test_every_answer_carries_the_security_headers(shared: Serving, path: str) -> None:
     headers = (await shared.ask("GET", path, None, headers={"Host": "maps.example:8080"})).headers
     port = shared.ws_port

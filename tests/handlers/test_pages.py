@@ -7,6 +7,7 @@ from server.handlers import pages
 from tests.handlers.asking import Serving
 
 DOCUMENT = Path(__file__).parents[2] / "client-examples" / "openapi.json"
+CLIENT = Path(__file__).parents[2] / "client-examples" / "batchcast.js"
 PAGE = {"Origin": "https://evil.example"}
 
 
@@ -22,7 +23,7 @@ async def test_the_map_knows_the_port_of_the_websocket(shared: Serving) -> None:
 
 @pytest.mark.asyncio(loop_scope="module")
 async def test_every_file_of_the_pages_is_served_with_its_type_and_is_asked_for_once(shared: Serving) -> None:
-    assert {"live.js", "style.css", "leaflet/leaflet.js", "leaflet/images/layers.png"} <= set(pages.files())
+    assert {"batchcast.js", "style.css", "leaflet/leaflet.js", "leaflet/images/layers.png"} <= set(pages.files())
     for name, file in pages.files().items():
         answer = await shared.ask("GET", f"/site/{name}", None)
         assert (answer.status, answer.headers["Content-Type"]) == (200, file.content_type), name
@@ -30,6 +31,10 @@ async def test_every_file_of_the_pages_is_served_with_its_type_and_is_asked_for_
         assert (again.status, again.body) == (304, b"")
         if not name.endswith(".html"):
             assert answer.body == file.body
+
+
+def test_the_client_of_the_pages_is_the_one_to_take_away() -> None:
+    assert pages.files()["batchcast.js"].body == CLIENT.read_bytes()
 
 
 @pytest.mark.asyncio(loop_scope="module")

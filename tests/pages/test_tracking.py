@@ -18,7 +18,7 @@ pytestmark = pytest.mark.browser
 
 SOON = 12_000
 """Before the page asks again by itself."""
-BUDGET = 64 * 1024
+BUDGET = 74 * 1024
 """Compressed, all of the page and of what the pages share."""
 
 
@@ -129,7 +129,8 @@ def test_a_run_that_somebody_else_began_shows_by_itself(visit: Visitor, site: Si
     expect(page.locator("#runs tbody tr").first).to_be_visible(timeout=LONG)
     before = int(figure(page, "Runs"))
     run = ran(site)["id"]
-    expect(page.get_by_role("button", name=f"Run {run}: details")).to_be_visible(timeout=SOON)
+    # Of the table: while it runs another such button stands above.
+    expect(page.locator("#runs").get_by_role("button", name=f"Run {run}: details")).to_be_visible(timeout=SOON)
     expect(page.locator("#tiles [data-name=Runs] dd")).to_have_text(str(before + 1), timeout=SOON)
     expect(page.locator("#running-now")).to_be_hidden(timeout=SOON)
 

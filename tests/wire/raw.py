@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 
-from tests.handlers.pipe import CLOSE, HANDSHAKE, KEY, TEXT, close_of, frame
+from tests.handlers.pipe import CLOSE, HANDSHAKE, KEY, PING, PONG, TEXT, close_of, frame
 from tests.serving import LIMIT_S
 
 
@@ -66,8 +66,10 @@ class Raw:
             return first, await self.reader.readexactly(size)
 
     async def message(self) -> Any:
-        """The next frame, which must be a message."""
-        first, payload = await self.frame()
+        """The next frame, which must be a message; on a busy machine the server may ask meanwhile whether we are there."""
+        while (first_and_payload := await self.frame())[0] == 0x80 | PING:
+            self.say(frame(PONG, first_and_payload[1]))
+        first, payload = first_and_payload
         assert first == 0x80 | TEXT, (hex(first), payload)
         return orjson.loads(payload)
 

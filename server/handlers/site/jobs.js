@@ -7,8 +7,7 @@ import { JobDetail, ListDetail } from "./jobs-detail.js";
 import { addCredential, checkCredential, newImport, removeCredential, rotateCredential, tokensWords } from "./jobs-forms.js";
 import { QueueState, usageOf } from "./jobs-state.js";
 import { ACTIVE, STATUSES, errorCell, errorLine, progressCell, progressWords, sourceOf, statusBadge } from "./jobs-words.js";
-import { BatchcastClient } from "./live.js";
-import { act, api, askToken, drawPages, keepInAddress, loadIcons, notify, queryOf, token, watchAccount, watchConnection, webSocketUrl } from "./shell.js";
+import { act, api, askToken, drawPages, keepInAddress, loadIcons, notify, pageClient, queryOf, token, watchAccount, watchConnection } from "./shell.js";
 import { Table } from "./table.js";
 
 const DRAW_MS = 500;
@@ -24,7 +23,7 @@ const button = (words, clicked, more = {}) => element("button", { type: "button"
 
 class Page {
   constructor() {
-    this.client = new BatchcastClient({ url: webSocketUrl(), token: token.read() });
+    this.client = pageClient();
     this.drawer = new Drawer(() => this.closed());
     this.jobDetail = new JobDetail(this);
     this.listDetail = new ListDetail(this);

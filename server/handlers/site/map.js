@@ -1,4 +1,4 @@
-/* The live map: puts the parts of the page together. Leaflet moves the map, canvas.js paints it, live.js keeps the events true,
+/* The live map: puts the parts of the page together. Leaflet moves the map, canvas.js paints it, batchcast.js keeps the events true,
  * the panels show them in words. This file holds what belongs to none of them: viewport, selection, changes. */
 
 import { Batches } from "./batches.js";
@@ -6,9 +6,8 @@ import { EmojiLayer, Land } from "./canvas.js";
 import { Bubbles, cellBounds } from "./clusters.js";
 import { Card } from "./explain.js";
 import { Filters } from "./filters.js";
-import { BatchcastClient } from "./live.js";
 import { Departed, ListState, RankedList } from "./panels.js";
-import { drawPages, loadIcons, notify, token, watchAccount, watchConnection, webSocketUrl, wireFolds } from "./shell.js";
+import { drawPages, loadIcons, notify, pageClient, watchAccount, watchConnection, wireFolds } from "./shell.js";
 import { WhatIf } from "./whatif.js";
 
 const HOME = { center: [24, 8], zoom: 2.5 };
@@ -81,7 +80,7 @@ class Page {
     this.emoji = new EmojiLayer().addTo(this.map);
     this.circle = null;
     this.filters = new Filters({ changed: () => this.filtersChanged(), centre: () => this.centre() });
-    this.client = new BatchcastClient({ url: webSocketUrl(), token: token.read() ?? undefined, maxEvents: this.filters.max, filters: this.filters.value, reasons: true, clusters: true });
+    this.client = pageClient({ maxEvents: this.filters.max, filters: this.filters.value, clusters: true });
     this.clusters = [];
     this.max = this.filters.max;
     this.list = new RankedList({ chosen: (id) => this.choose(id), pointed: (id) => this.emoji.point(id) });

@@ -4,14 +4,13 @@
 
 import { Drawer, checksDetail } from "./drawer.js";
 import { setText, timeOfDay } from "./format.js";
-import { BatchcastClient } from "./live.js";
 import { RunDetail, ScheduleDetail, runOf } from "./schedules-detail.js";
 import { balance, followBusiness, importBusinesses } from "./schedules-forms.js";
 import { ScheduleState, hoursOf } from "./schedules-state.js";
 import { auditTable, batchRow, batchTable, businessTable, expiringTable, hourOptions, retryTable, runTable, teamTable } from "./schedules-tables.js";
 import { BusinessDetail, TeamDetail } from "./schedules-team.js";
 import { KINDS, PLATFORMS, kindWords } from "./schedules-words.js";
-import { act, api, askToken, drawPages, keepInAddress, loadIcons, notify, token, watchAccount, watchConnection, webSocketUrl } from "./shell.js";
+import { act, api, askToken, drawPages, keepInAddress, loadIcons, notify, pageClient, token, watchAccount, watchConnection } from "./shell.js";
 
 const LOOK_MS = 250;
 const LOOK_GAP_MS = 2_000;
@@ -31,7 +30,7 @@ const EVERYTHING = [...new Set(Object.values(TOUCHES).flat()), "audit"];
 
 class Page {
   constructor() {
-    this.client = new BatchcastClient({ url: webSocketUrl(), token: token.read() });
+    this.client = pageClient();
     this.drawer = new Drawer(() => this.closed());
     this.details = { schedule: new ScheduleDetail(this), team: new TeamDetail(this), business: new BusinessDetail(this), run: new RunDetail() };
     this.who = undefined;

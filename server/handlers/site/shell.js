@@ -1,6 +1,7 @@
 /* The shell of every page: navigation, sign-in by pasting a token, the connection's state in words, notices, and calls of the
  * documented HTTP API. The token lives in this tab's session storage and travels in a header or a message, never in a URL. */
 
+import { BatchcastClient } from "./batchcast.js";
 import { element, icon, setText, timeOfDay } from "./format.js";
 
 const TOKEN_KEY = "batchcast-token";
@@ -25,10 +26,15 @@ export const token = {
 };
 
 /** Where this server's WebSocket is: same host, the port that the page was served with; without one (a proxy) the page's own. */
-export function webSocketUrl(path = "/ws") {
+function webSocketUrl(path = "/ws") {
   const port = document.querySelector('meta[name="batchcast-ws"]')?.content;
   const scheme = location.protocol === "https:" ? "wss" : "ws";
   return `${scheme}://${port ? `${location.hostname}:${port}` : location.host}${path}`;
+}
+
+/** The live connection of a page, with this tab's token; when that is not taken, or has expired, it goes on as nobody. */
+export function pageClient(options = {}) {
+  return new BatchcastClient({ url: webSocketUrl(), token: token.read() ?? undefined, anonymous: true, ...options });
 }
 
 /** Call the HTTP API. Resolves with the body, rejects with an Error whose message is the server's own sentence

@@ -4,8 +4,7 @@
 
 import { Drawer } from "./drawer.js";
 import { count, element, number, setText, timeOfDay } from "./format.js";
-import { BatchcastClient } from "./live.js";
-import { api, askToken, drawPages, keepInAddress, loadIcons, notify, queryOf, token, watchAccount, watchConnection, webSocketUrl } from "./shell.js";
+import { api, askToken, drawPages, keepInAddress, loadIcons, notify, pageClient, queryOf, token, watchAccount, watchConnection } from "./shell.js";
 import { Table } from "./table.js";
 import { classify, decide, generate, importPeople, verify } from "./tiers-forms.js";
 import { MonthState } from "./tiers-month.js";
@@ -37,7 +36,7 @@ const forgetOldest = (runs) => runs.size > RUNS_MOST && runs.delete(runs.keys().
 
 class Page {
   constructor() {
-    this.client = new BatchcastClient({ url: webSocketUrl(), token: token.read() });
+    this.client = pageClient();
     this.drawer = new Drawer(() => this.closed());
     this.person = new PersonDetail(this);
     this.run = new RunDetail(this);

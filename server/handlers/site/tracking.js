@@ -5,8 +5,7 @@
 
 import { Drawer, checksDetail } from "./drawer.js";
 import { count, money, number, setText, timeOfDay } from "./format.js";
-import { BatchcastClient } from "./live.js";
-import { act, api, askToken, drawPages, keepInAddress, loadIcons, notify, token, watchAccount, watchConnection, webSocketUrl } from "./shell.js";
+import { act, api, askToken, drawPages, keepInAddress, loadIcons, notify, pageClient, token, watchAccount, watchConnection } from "./shell.js";
 import { Balance, creatorTables } from "./tracking-creator.js";
 import { CampaignDetail, PayoutDetail, RunDetail, SubmissionDetail } from "./tracking-detail.js";
 import { newCampaign, runNow, submitPost } from "./tracking-forms.js";
@@ -41,7 +40,7 @@ const FILLED = ["tiles", "rates", "running-now", "runs", "campaigns", "submissio
 
 class Page {
   constructor() {
-    this.client = new BatchcastClient({ url: webSocketUrl(), token: token.read() });
+    this.client = pageClient();
     this.drawer = new Drawer(() => this.closed());
     this.details = { campaign: new CampaignDetail(this), submission: new SubmissionDetail(this), run: new RunDetail(this), payout: new PayoutDetail(this) };
     this.who = undefined;
