@@ -252,3 +252,12 @@ def test_an_empty_world_is_an_empty_snapshot_and_an_empty_batch_is_not_sent() ->
     assert [m["type"] for m in paper.messages] == ["replace-all"]
     fits(paper.messages[0])
     assert (paper.messages[0]["events"], paper.messages[0]["digest"]) == ([], "0" * 16)
+
+
+def test_two_who_claim_only_strangers_in_one_round_each_lose_their_own() -> None:
+    lookout, papers = Lookout(Columns(), RULES), [Paper(), Paper()]
+    viewers = [Viewer(f"s{n}", WORLD, paper) for n, paper in enumerate(papers)]
+    sights = [Sight(viewer, Kind.ANSWER, 0.01, None, [(f"mine{n}", 1)]) for n, viewer in enumerate(viewers)]
+    for draft in draw(lookout, sights, NOW):
+        deliver(draft)
+    assert [paper.messages[0]["updates"]["deletes"] for paper in papers] == [["mine0"], ["mine1"]]

@@ -302,3 +302,19 @@ def test_settings_that_do_not_go_together_stop_the_start() -> None:
     with pytest.raises(StartRefused, match="JOURNAL_FILE_MB=9 is more than JOURNAL_KEEP_MB=8"):
         load({"JOURNAL_FILE_MB": "9", "JOURNAL_KEEP_MB": "8"})
     assert load({"JOURNAL_STREAM": "8:12345"}).journal is False
+
+
+async def test_what_a_look_from_a_later_moment_has_turned_is_turned_in_a_replay(db: Database, tmp_path: Path) -> None:
+    """A walk goes on at the moment at which it began, also when somebody has looked from a later one meanwhile."""
+    async with recorded(db, tmp_path) as one:
+        for n in range(4):
+            await one.upsert(row(f"a{n}", recurrence="FREQ=DAILY;COUNT=9", start=START + (n + 1) * HOUR))
+        await one.join(0, {**WORLD, "user": None})
+        later = START + 51 * HOUR
+        await one.feed._engine.ask(lambda lookout: lookout.columns.refresh(later))
+        await one.ask(one.clients[0], viewport={**WORLD["viewport"], "west": 0})
+        for n in range(3):
+            await one.count({"eventId": f"a{n}", "rsvpCount": n})
+        await one.flush()
+    (path,) = files_of(tmp_path)
+    assert verified(path).frames == len(one.clients[0].frames)
