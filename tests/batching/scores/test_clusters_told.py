@@ -11,7 +11,7 @@ import pytest_asyncio
 
 from server.core.event import Delete
 from server.edge.postgres import Database
-from tests.batching.scores.world import ADMIN, HOUR, START, Client, Trial, trial
+from tests.batching.scores.world import HOUR, START, Client, Trial, trial
 from tests.oracle.clusters import clusters as oracle
 
 WORLD = {"west": -180, "south": -90, "east": 180, "north": 90}
@@ -111,7 +111,7 @@ async def test_while_batching_is_off_clusters_come_with_what_time_has_moved(plac
     for number in range(6):
         await place.upsert(row(number))
     client = await joined(place, 0)
-    await place.feed.configure({"enableBatching": False}, ADMIN)
+    place.feed.desk.tunables.enabled = False
     await place.upsert(row(30, start=START + 700 * HOUR))
     assert sum(one["count"] for one in client.view.clusters) == 6
     await place.turns.drift(place.occasion())
