@@ -120,17 +120,6 @@ def popularity_terms(counts: Longs) -> Floats:
 
 
 @dataclass(frozen=True, slots=True)
-class Counters:
-    """Of some events, by slot, what a publish changes."""
-
-    slots: Ints
-    contents: Sequence[Content]
-    popularity: Floats
-    version: Longs
-    mark: Words
-
-
-@dataclass(frozen=True, slots=True)
 class Copy:
     """Columns at a moment, by slot; what stands at a slot of `gone` or `free` doesn't matter."""
 
