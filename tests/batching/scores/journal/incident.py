@@ -14,7 +14,7 @@ from pathlib import Path
 from server.edge.clock import SystemClock
 from server.edge.embedded import EmbeddedPostgres
 from server.edge.postgres import Database, migrate
-from tests.batching.scores.journal.recording import files, recorded, story, verified, write
+from tests.batching.scores.journal.recording import files, recorded, spared, story, verified, write
 from tests.batching.scores.world import HOUR, Trial
 from tests.conftest import FAST, short_folder
 
@@ -57,6 +57,7 @@ async def make(dsn: str, folder: Path) -> Path:
             await story(one, name, ord(name) % 2)
             await write(one)
         await jazz(one)
+        await spared(one)
     await db.close()
     (path,) = files(folder)
     return path

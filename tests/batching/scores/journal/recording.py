@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from server.batching.loop import Occasion
+from server.batching.scores.budget import Budget
 from server.batching.scores.journal.reader import opened
 from server.batching.scores.journal.replay import Report, replayed
 from server.core.event import Delete
@@ -37,6 +38,43 @@ async def story(one: Trial, name: str = "a", client: int = 0) -> None:
     await one.write(Delete(f"{name}1"))
     one.model.delete(f"{name}1")
     await one.turns.forget(one.occasion())
+    await one.flush()
+
+
+async def spared(one: Trial, client: int = 7) -> None:
+    """Somebody with a narrow budget, who is told of clusters: carried over, caught up, resumed, and counted anew."""
+    for n in range(12):
+        await one.upsert(row(f"s{chr(97 + n)}", description="x" * 400))
+    budget = Budget(delta=True, min_interval_ms=5000, max_bytes=1500)
+    viewer = (await one.join(client, {**WORLD, "maxEvents": 4, "budget": budget, "clusters": True})).viewer
+    assert viewer is not None
+    assert viewer.ages, "nothing was carried over"
+    for n in range(6):
+        await one.count({"eventId": f"s{chr(97 + n)}", "rsvpCount": n})
+        await one.flush()
+        await one.clock.advance(20)
+        await one.catch_up()
+        for _ in range(3):  # Batches with nothing in them: clusters were told already.
+            await one.clock.advance(6)
+            await one.catch_up()
+            await one.flush()
+        await write(one)
+    await one.join(client, {**WORLD, "maxEvents": 12, "budget": budget, "clusters": True})
+    for n in range(12):
+        await one.clock.advance(20)
+        for event_id in ("sa", "sb", "sc"):  # More than fits, whatever waited before.
+            await one.upsert(row(event_id, description="y" * (500 + n)))
+        await one.count({"eventId": f"s{chr(97 + n)}", "saveCount": 1})
+        await (one.flush() if n % 3 == 0 else one.catch_up())
+        await write(one)
+    one.feed.lose(viewer)
+    known = one.feed.come_back(None, viewer.question.user, viewer.session, viewer.seq)
+    assert known is not None
+    other_end = one.clients[client]
+    viewer.seq = other_end.view.seq = 0
+    other_end.asking = True
+    await one.feed.join(viewer, None, known)
+    other_end.asking = False
     await one.flush()
 
 

@@ -19,7 +19,7 @@ from server.batching.scores.journal.reader import opened
 from server.batching.scores.journal.replay import Difference, replayed
 from server.edge.postgres import Database
 from server.errors import Refused
-from tests.batching.scores.journal.recording import files, recorded, story, verified, write
+from tests.batching.scores.journal.recording import files, recorded, spared, story, verified, write
 
 Rows = list[list[Any]]
 
@@ -58,6 +58,19 @@ def rewritten(
     other = path.with_name("rewritten.journal")
     other.write_bytes(into.getvalue())
     return other
+
+
+@pytest.mark.parametrize("minutes", [10_000, 1], ids=["one file", "many files"])
+async def test_what_a_budget_carries_over_and_clusters_are_replayed_too(
+    db: Database, tmp_path: Path, minutes: int
+) -> None:
+    async with recorded(db, tmp_path / "journal", journal_file_minutes=minutes) as one:
+        await spared(one)
+        await write(one)
+        frames = len(one.clients[7].frames)
+    found = files(tmp_path / "journal")
+    assert (len(found) > 1) == (minutes == 1)
+    assert sum(verified(path).frames for path in found) == frames > 10
 
 
 def difference(path: Path) -> Difference:
