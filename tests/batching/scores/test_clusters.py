@@ -111,13 +111,15 @@ def test_without_the_kernel_the_same_is_told(world: list[dict[str, Any]], wanted
 
 
 def test_counts_of_a_moment_follow_what_changes_in_it() -> None:
-    world, chance = crowd(1500, "wide", 3), random.Random(3)
+    world, chance = crowd(1500, "city", 3), random.Random(3)
     looking = Lookout(filled(world, 1400), RULES)
     everywhere = {**looks("wide", 0)[-1], "filters": [], "user": None, "maxEvents": 10}
     looking.prepare(NOW)
     agree(looking, world, [everywhere])
     for one in chance.sample(world, 40):
-        one.update(latitude=chance.uniform(-90, 90), start=NOW + 60_000, scan=10, save=5, rsvp=3)
+        one.update(
+            latitude=chance.gauss(0, 0.15), start=NOW + chance.choice([60_000, 2 * 10**9]), scan=chance.choice([0, 10])
+        )
         looking.columns.put(as_event(one), NOW)
     gone = world.pop(7)
     looking.columns.remove(gone["id"])
