@@ -247,6 +247,24 @@ async def _same(three: Group, client: Client) -> bool:
     }
 
 
+async def test_two_servers_that_create_the_same_events_at_once_agree_on_each(three: Group) -> None:
+    async with AsyncExitStack() as ends:
+        clients = [
+            await ends.enter_async_context(Client(one.ws_url, viewport=tuple(WORLD.values()), max_events=500))
+            for one in three
+        ]
+        for round_ in range(5):
+            events = spread(300)[round_ * 60 : round_ * 60 + 60]
+            rows = [[{**one, "title": f"{n}"} for one in events] for n in range(SERVERS)]
+            answers = await asyncio.gather(
+                *(server.ask("POST", "/events", row) for server, row in zip(three, rows, strict=True))
+            )
+            assert [a.json["accepted"] for a in answers] == [60] * SERVERS
+        for client in clients:
+            await eventually(lambda client=client: _same(three, client), "all hold the same versions")
+            assert client.divergences == 0
+
+
 async def test_a_server_that_is_told_to_stop_leaves_the_batch_to_the_others(three: Group) -> None:
     await three.put(three[0], *spread(1))
     leader = await three.leader()
@@ -342,21 +360,3 @@ async def test_kill_9_of_any_under_load_loses_nothing_acknowledged_and_the_rest_
 
 async def _all_push(pushers: Sequence[Pusher]) -> bool:
     return all(one.acknowledged >= 100 for one in pushers)
-
-
-async def test_two_servers_that_create_the_same_events_at_once_agree_on_each(three: Group) -> None:
-    async with AsyncExitStack() as ends:
-        clients = [
-            await ends.enter_async_context(Client(one.ws_url, viewport=tuple(WORLD.values()), max_events=500))
-            for one in three
-        ]
-        for round_ in range(5):
-            events = spread(300)[round_ * 60 : round_ * 60 + 60]
-            rows = [[{**one, "title": f"{n}"} for one in events] for n in range(SERVERS)]
-            answers = await asyncio.gather(
-                *(server.ask("POST", "/events", row) for server, row in zip(three, rows, strict=True))
-            )
-            assert [a.json["accepted"] for a in answers] == [60] * SERVERS
-        for client in clients:
-            await eventually(lambda client=client: _same(three, client), "all hold the same versions")
-            assert client.divergences == 0

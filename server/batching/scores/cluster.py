@@ -61,6 +61,15 @@ class Cluster:
         if self.rounds.overdue():
             flush.wake()
 
+    async def sums(self) -> dict[str, object]:
+        """What statistics say of all servers, in place of what they say of one."""
+        nodes = await self.rounds.nodes()
+        return {
+            "totalUsersUpdated": sum(node.users_updated for node in nodes),
+            "registeredUsers": sum(node.registered_users for node in nodes),
+            "nodes": [node_json(node) for node in nodes],
+        }
+
     @property
     def walking(self) -> bool:
         """Are viewers being told of a flush of the leader's?"""

@@ -39,7 +39,7 @@ with mine as (
     on conflict (node) do update set seen_at = clock_timestamp(), leads = $2, registered_users = $3, users_updated = $4,
         moved = $5, lag_ms = $6, next_batch_ms = $7
 ), gone as (
-    delete from feed.node where seen_at < clock_timestamp() - make_interval(secs => $8)
+    delete from feed.node where seen_at < clock_timestamp() - make_interval(secs => $8) and node <> $1
 )
 select 1"""
 LIVING: Final = """

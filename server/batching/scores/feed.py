@@ -24,8 +24,7 @@ from server.batching.parts import Lead
 from server.batching.scores import kernel, store
 from server.batching.scores.audience import Held, Owed, Viewer
 from server.batching.scores.batch import Statistics, Turns
-from server.batching.scores.cluster import Cluster, join, node_json, shared, warn_of_others
-from server.batching.scores.cluster_store import Node
+from server.batching.scores.cluster import Cluster, join, shared, warn_of_others
 from server.batching.scores.columns import Columns
 from server.batching.scores.desk import Desk
 from server.batching.scores.engine import Engine
@@ -369,15 +368,14 @@ class Feed:
         """The nine statistics under the source's names, then the rest."""
         s, lag, pace = self.statistics, self._turns.lag, self._turns.pace
         events = await self._engine.ask(lambda lookout: len(lookout.columns))
-        nodes = await self._nodes()
         return {
             "batchesProcessed": s.batches,
             "totalEventsProcessed": s.events,
-            "totalUsersUpdated": sum(node.users_updated for node in nodes) if nodes else s.frames,
+            "totalUsersUpdated": s.frames,
             "averageBatchSize": s.average,
             "lastBatchTime": s.last_ms,
             "pendingUpdates": len(self.desk.pending),
-            "registeredUsers": sum(node.registered_users for node in nodes) if nodes else len(self.desk.audience),
+            "registeredUsers": len(self.desk.audience),
             "isProcessingBatch": self._flush.running or (self._cluster is not None and self._cluster.walking),
             "config": self._values(),
             **self._times(),
@@ -392,12 +390,8 @@ class Feed:
             "lastBatchSeconds": round(s.last_seconds, 6),
             "savings": self.desk.pacing.savings.said(),
             "ready": self.ready,
-            **({"nodes": [node_json(node) for node in nodes]} if nodes else {}),
+            **({} if self._cluster is None else await self._cluster.sums()),
         }
-
-    async def _nodes(self) -> Sequence[Node]:
-        """The servers over this database; none where this one is alone by its settings."""
-        return () if self._cluster is None else await self._cluster.rounds.nodes()
 
     def events(self) -> int:
         """Events in memory; a look from outside the engine's thread, for a gauge."""

@@ -124,6 +124,19 @@ async def test_writes_of_one_are_followed_by_the_other(db: Database, two: tuple[
     assert client.frames[-1]["type"] == "batch-update"
 
 
+async def test_one_poke_wakes_the_others_for_what_was_committed_quietly(two: tuple[Node, Node]) -> None:
+    one, two_ = two
+    await two_.bus.step()
+    woken = asyncio.Event()
+    two_.bus.woken = woken.set
+    await one.write(Upsert("a", NEW))
+    await one.write(Upsert("b", NEW))
+    await one.cluster.peers.hint(one.occasion())
+    async with asyncio.timeout(LIMIT_S):
+        await woken.wait()
+    assert (await two_.bus.step()).count == 2
+
+
 async def test_a_flush_takes_what_the_other_acknowledged_before_it_began(db: Database, two: tuple[Node, Node]) -> None:
     one, two_ = two
     await two_.write(Upsert("a", NEW))
