@@ -128,7 +128,6 @@ class Proxy:
     async def __aexit__(self, *exc: object) -> None:
         assert self._server is not None
         self._server.close()
-        self.shut()
         self.flow()
         for way in self._ways:
             way.flow()
@@ -169,8 +168,6 @@ class Proxy:
             way.silence(*End)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self._open:
-            await self._flowing.wait()
         dialled = await self._dial() if self._open else None
         if dialled is None:
             self.refused += 1

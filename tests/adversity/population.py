@@ -14,30 +14,25 @@ of its updates has counted once. An `Author` writes whole events on a way of its
 from __future__ import annotations
 
 import asyncio
-import itertools
 import random
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from server.client import Client, Lost, Refusal
+from server.client import Client, Lost
 from server.protocol.values import to_ms
+from tests.adversity.producers import CENTRE, EVENTS, GENTLE, WORDS, Author, Counter, Producer, soon
 from tests.conftest import in_memory, short_folder
 from tests.oracle import view as oracle
-from tests.serving import HOUR_MS, Message, Process, event, now_ms
+from tests.serving import HOUR_MS, Message, Process, now_ms
 from tests.ways import Proxy
 
 WATCHERS: Final = 60
 COUNTERS: Final = 4
 AUTHORS: Final = 2
-EVENTS: Final = 120
 THRESHOLD: Final = 0.01
 ROUNDING: Final = 0.0001
-CENTRE: Final = (52.5, 13.4)
-HOURS: Final = (-20, -5, -0.5, 0.5, 1.5, 6, 20, 40, 60, 200)
-"""When events start. Away from where a score has steps, so that a second more or less changes no order by much."""
-WORDS: Final = ("jazz", "food", "art", "run")
 PATIENCE_S: Final = 90.0
 """A bound that is only there to end a broken run."""
 LONG_MS: Final = 3_600_000
@@ -71,8 +66,6 @@ NAMES: Final = {
     "isPrivate": "private",
     "creatorId": "creator",
 }
-GENTLE: Final[Message] = {"quiet_s": 1.0, "pulse_s": 3.0}
-"""A client notices within these that nobody is there any more."""
 
 
 @contextmanager
@@ -83,14 +76,6 @@ def in_memory_process(**environ: object) -> Iterator[Process]:
         yield made
     finally:
         made.remove()
-
-
-def some_event(rng: random.Random, event_id: str, **more: Any) -> Message:
-    """Any event in the middle of the map."""
-    place = {"latitude": CENTRE[0] + rng.uniform(-0.3, 0.3), "longitude": CENTRE[1] + rng.uniform(-0.4, 0.4)}
-    start = now_ms() + round(rng.choice(HOURS) * HOUR_MS)
-    made = event(event_id, location=place, start=start, title=f"{rng.choice(WORDS)} {event_id}", **more)
-    return made | {"categories": rng.sample(WORDS, rng.randint(0, 2)), "confidence": rng.choice([0, 0.5, 1])}
 
 
 def some_viewport(rng: random.Random) -> Message:
@@ -206,95 +191,6 @@ def as_oracle(stored: Message) -> Message:
     }
 
 
-async def soon(seconds: float) -> None:
-    """A wait that is not sat out whole: half a minute of backoff is a second here."""
-    await asyncio.sleep(min(seconds / 10, 1))
-
-
-class Producer:
-    """One that says everything again until it is acknowledged."""
-
-    def __init__(self, server: Process, url: str, name: str, rng: random.Random) -> None:
-        self.name, self.rng = name, rng
-        self.numbers = itertools.count(1)
-        self.acknowledged = 0
-        self.refusals: list[Refusal] = []
-        self.expected: dict[str, Message] = {}
-        """What must stand in the database in the end."""
-        nowhere = {"west": 0.0, "south": 0.0, "east": 0.1, "north": 0.1}
-        token = server.token("producer", name)
-        self.client = Client(url, viewport=nowhere, token=token, sleep=soon, **GENTLE)
-
-    async def say(self, kind: str, done: str = "", **fields: Any) -> None:
-        """Until it is acknowledged, or refused by the code that says that an earlier attempt has `done` it."""
-        for attempt in itertools.count():
-            try:
-                await self.client.request(kind, **fields)
-            except Lost:
-                continue
-            except Refusal as refusal:
-                if attempt == 0 or refusal.code != done:
-                    assert refusal.retry, refusal
-                    self.refusals.append(refusal)
-                    await asyncio.sleep(0.05)
-                    continue
-            self.acknowledged += 1
-            return
-
-    async def create(self, count: int) -> None:
-        for number in range(count):
-            await self.write(some_event(self.rng, f"{self.name}-{number}", creatorId=self.name))
-
-    async def write(self, row: Message) -> None:
-        await self.say("event-upsert", event=row)
-        self.expected[row["id"]] = {**self.expected.get(row["id"], {}), **row}
-
-    async def push(self, enough: Callable[[], bool]) -> None:
-        while not enough():
-            await self.next()
-            await asyncio.sleep(0.005)
-
-    async def next(self) -> None:
-        raise NotImplementedError
-
-
-class Counter(Producer):
-    """Counts."""
-
-    async def next(self) -> None:
-        event_id = self.rng.choice(list(self.expected))
-        delta = {name: self.rng.randint(0, 2) for name in ("scanCount", "saveCount", "rsvpCount")}
-        more = {"priority": "high"} if self.rng.random() < 0.05 else {}
-        update_id = f"{self.name}:{next(self.numbers)}"
-        await self.say("popularity-update", eventId=event_id, delta=delta, updateId=update_id, **more)
-        one = self.expected[event_id]
-        one.update({name: one.get(name, 0) + moved for name, moved in delta.items()})
-
-
-class Author(Producer):
-    """Makes events, changes them, deletes them."""
-
-    async def next(self) -> None:
-        ids, rng = list(self.expected), self.rng
-        match rng.randrange(6):
-            case 0 if len(ids) > EVENTS // 10:
-                await self.say("event-delete", done="not_found", id=ids[0])
-                del self.expected[ids[0]]
-            case 0 | 1:
-                new = f"{self.name}-new{next(self.numbers)}"
-                await self.write(some_event(rng, new, creatorId=self.name))
-            case 2:
-                moved = some_event(rng, rng.choice(ids))
-                await self.write({"id": moved["id"], "location": moved["location"], "start": moved["start"]})
-            case 3:
-                shared = [f"viewer {3 * rng.randrange(5)}"]
-                await self.write({"id": rng.choice(ids), "isPrivate": rng.random() < 0.5, "sharedWith": shared})
-            case 4:
-                await self.write({"id": rng.choice(ids), "status": rng.choice(["PENDING", "VERIFIED", "REJECTED"])})
-            case _:
-                await self.write({"id": rng.choice(ids), "title": f"{rng.choice(WORDS)} {next(self.numbers)}"})
-
-
 @dataclass
 class Population:
     """See above."""
@@ -380,10 +276,13 @@ class Population:
         try:
             await self.until(lambda: not any(o.differs(stored, v) for o, v in right), "all hold the oracle's view")
         except AssertionError:
-            assert [what for one, view in right if (what := one.differs(stored, view))] == []
-            raise
-        assert [one.client.divergences for one in self.watchers] == [0] * len(self.watchers)
-        assert not [one.client.problems for one in self.watchers if one.client.problems]
+            wrong = [what for one, view in right if (what := one.differs(stored, view))]
+            raise AssertionError(f"{len(wrong)} do not hold the oracle's view: {wrong[:3]}") from None
+        clients = [one.client for one in self.watchers]
+        diverged = {number: one.divergences for number, one in enumerate(clients) if one.divergences}
+        assert not diverged, f"whose digest or seq was wrong, and how often: {diverged}"
+        problems = [problem for one in clients for problem in one.problems]
+        assert not problems, f"what clients were told unasked: {problems[:3]}"
 
     async def _until_registered(self) -> None:
         """The server knows of each once, and of nobody else: who left without a word is gone."""
@@ -414,7 +313,8 @@ class Population:
 
     def _nothing_is_missing(self, stored: dict[str, Message]) -> None:
         expected = {event_id: row for one in self.producers for event_id, row in one.expected.items()}
-        assert stored.keys() == expected.keys()
+        strange = stored.keys() ^ expected.keys()
+        assert not strange, f"acknowledged and not stored, or the other way round: {strange}"
         for event_id, row in expected.items():
             there = stored[event_id] | {"start": to_ms(stored[event_id]["start"])}
             wrong = {name: (value, there.get(name)) for name, value in row.items() if there.get(name) != value}

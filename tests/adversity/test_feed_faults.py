@@ -174,3 +174,6 @@ async def test_commits_of_which_nobody_knows_under_load_leave_no_client_behind(d
                 assert sum(len(one.refusals) for one in people.producers) >= LOST_COMMITS
             await nobody_is_there(server)
             assert not surprises(server)
+            # While the cable carries: the fixture waits for the end without letting this event loop run.
+            server.signal(signal.SIGTERM)
+            assert await server.ended() == 0

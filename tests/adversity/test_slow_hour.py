@@ -36,9 +36,9 @@ Message = dict[str, Any]
 MINUTES: Final = 720 if os.environ.get("QUEUE_SOAK") else 60
 READERS: Final = 24
 EVENTS: Final = 60
-EVENT_BYTES: Final = 1_000
-"""More than an event's JSON has here."""
-ANSWER_BYTES: Final = 2_000
+EVENT_BYTES: Final = 520
+"""A little more than an event's JSON has here."""
+ANSWER_BYTES: Final = 1_000
 """More than all answers that may wait beside a frame have here: of one registration, and a few pings."""
 FLUSH_EVERY_S: Final = 60
 COUNT_EVERY_S: Final = 10
