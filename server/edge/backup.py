@@ -100,6 +100,8 @@ class Place:
     dsn: str
     imports: Path
     keys: Path | None = None
+    programs: Path | None = None
+    """Where the programs lie that the database runs with, when that is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +149,7 @@ async def _take(
 ) -> Manifest:
     server = connection.get_server_version().major
     address = tools.address_of(place.dsn)
-    programs = await asyncio.to_thread(tools.choose, address, server)
+    programs = await asyncio.to_thread(tools.dumper, address, server, place.programs)
     schemas = tuple(row["name"] for row in await connection.fetch(THERE, list(SCHEMAS)))
     migration = int(await connection.fetchval("select max(number) from ops.migration") or 0)
     progress.step(f"dumping {', '.join(schemas)} with pg_dump {programs.version}")

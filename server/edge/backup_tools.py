@@ -1,7 +1,8 @@
 """pg_dump and pg_restore: which ones to run, and how.
 
-`choose` takes the newest that there are (the wheel's, on PATH, in the system's places): pg_dump must not be older than the server,
-and pg_restore not older than the pg_dump before it. The wheel's are built without TLS, so a DATABASE_URL that asks for it needs
+Of all that there are (the wheel's, on PATH, in the system's places) `dumper` takes the server's own version: a minor release may keep
+in its catalogues what only its own pg_dump knows to leave out. Else, as `choose`, the newest: pg_dump must not be older than the
+server, and pg_restore not older than the pg_dump before it. The wheel's are built without TLS, so a DATABASE_URL that asks for it needs
 the system's (Debian: postgresql-client). A password travels in the environment, never on a command line.
 """
 
@@ -13,11 +14,12 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO, Final
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit, urlunsplit
 
 from server.edge.backup_file import CHUNK, Heard, unheard
-from server.edge.cluster_files import ENVIRONMENT, Binaries, programs
+from server.edge.cluster_files import ENVIRONMENT, Binaries, programs, programs_in
 from server.edge.logs import redacted
 from server.errors import StartRefused, Unavailable
 
@@ -64,7 +66,7 @@ def address_of(dsn: str) -> Address:
 
 def choose(address: Address, least: int) -> Binaries:
     """The newest programs of at least that major version; StartRefused says what to install."""
-    found = [one for one in programs("pg_dump", "pg_restore") if not (address.tls and one.from_wheel)]
+    found = _usable(address)
     best = max(found, key=lambda one: (int(one.major), one.from_wheel), default=None)
     if best is None or int(best.major) < least:
         have = "none" if best is None else f"version {best.version}"
@@ -74,6 +76,21 @@ def choose(address: Address, least: int) -> Binaries:
             "client programs of PostgreSQL (Debian: postgresql-client) and put them on PATH."
         )
     return best
+
+
+def dumper(address: Address, server: int, beside: Path | None = None) -> Binaries:
+    """The newest programs of that major version, those in the folder `beside` too; else as `choose`."""
+    there = [] if beside is None else programs_in(beside, "pg_dump", "pg_restore")
+    own = [one for one in [*there, *_usable(address)] if int(one.major) == server]
+    return max(own, key=_minor) if own else choose(address, server)
+
+
+def _usable(address: Address) -> list[Binaries]:
+    return [one for one in programs("pg_dump", "pg_restore") if not (address.tls and one.from_wheel)]
+
+
+def _minor(one: Binaries) -> tuple[int, ...]:
+    return tuple(int(part) for part in one.version.split("."))
 
 
 @contextmanager

@@ -66,7 +66,7 @@ def upgrade(
     progress.step(f"starting PostgreSQL {programs.version} from {programs.folder}")
     server = EmbeddedPostgres(data_dir, binaries=programs)
     try:
-        place = Place(server.start_now(), _nothing(home))
+        place = Place(server.start_now(), _nothing(home), programs=programs.folder)
         asyncio.run(backup.take(place, path, clock=clock, version=version, progress=progress))
         server.halt_now()  # The lock stays: nobody writes into the old one any more.
         return _carry(home, path, before, new, progress)

@@ -23,7 +23,7 @@ from typing import Any, Final
 from server.client import Client, Lost
 from server.protocol.values import to_ms
 from tests.adversity.producers import CENTRE, EVENTS, GENTLE, WORDS, Author, Counter, Producer, soon
-from tests.conftest import in_memory, short_folder
+from tests.conftest import short_folder
 from tests.oracle import view as oracle
 from tests.serving import HOUR_MS, Message, Process, now_ms
 from tests.ways import Proxy
@@ -71,7 +71,7 @@ NAMES: Final = {
 @contextmanager
 def in_memory_process(**environ: object) -> Iterator[Process]:
     """A server of its own, not yet started, whose files are in memory: they outlive every process, and cost no disk's time."""
-    made = Process(short_folder(in_memory()), {name: str(value) for name, value in environ.items()})
+    made = Process(short_folder(), {name: str(value) for name, value in environ.items()})
     try:
         yield made
     finally:

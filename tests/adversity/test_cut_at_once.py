@@ -114,7 +114,7 @@ def ours() -> Counter[str]:
 
 
 async def test_no_object_of_a_connection_outlives_it(start: Start) -> None:
-    place = await start(SPACING_KM=0)
+    place = await start(SPACING_KM=0, RESUME_SESSIONS=20)  # What is remembered is full before the count begins.
     await place.put(*spread(EVENTS, **BIG))
     await in_and_out(place)
     before = ours()

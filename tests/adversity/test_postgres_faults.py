@@ -182,8 +182,9 @@ async def test_while_postgres_is_away_viewers_are_served_writers_are_told_and_th
         assert sorted(late.view.events) == ["e0", "e1", "e2"]
         assert (await late.ask("explain", eventId="e0"))["inView"] is True
         assert await admin.refusal("force-batch") == ("unavailable", None)
-        failed = (await place.app.panel.run("scores")).failed
-        assert (failed, late.unread) == (1, deque())
+        flush = await place.app.panel.run("scores")
+        assert flush.error is not None  # One of several servers cannot even begin alone.
+        assert late.unread == deque()
         assert (await place.stats())["pendingUpdates"] == 1
         proxy.mend()
         batch = await late.get("batch-update")

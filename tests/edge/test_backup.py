@@ -235,6 +235,7 @@ async def test_nobody_waits_for_a_table_while_a_backup_is_taken(place: Place, tm
     async with live(tmp_path / "data", place.dsn) as server:
         loop = server.app.panel.loop("tidy")
         await until(server.app.leadership.leads, "it leads")
+        await loop.run_now()  # The first turn of a start is over.
         await tell(
             place.dsn,
             "create table feed.applied_2001010100 partition of feed.applied for values from ('2001-01-01 00:00Z') to ('2001-01-01 01:00Z')",
@@ -252,7 +253,7 @@ async def test_nobody_waits_for_a_table_while_a_backup_is_taken(place: Place, tm
         finally:
             await connection.close()
         turn = await loop.run_now()
-        assert turn.detail["dropped"] == 1
+        assert turn.detail["dropped"] == 1, turn
 
 
 # --- never half restored ---
@@ -478,6 +479,15 @@ def test_a_password_is_never_on_a_command_line(dsn: str, url: str, password: str
     address = backup_tools.address_of(dsn)
     assert (address.url, address.password, address.tls) == (url, password, tls)
     assert address.environment.get("PGPASSWORD") == password
+
+
+def test_a_servers_own_pg_dump_goes_before_a_newer_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    from server.edge.cluster_files import Binaries
+
+    there = [Binaries(Path(f"/{v}"), v, False) for v in ("18.6", "15.9", "15.20", "16.2")]
+    monkeypatch.setattr(backup_tools, "programs", lambda *names: there)
+    address = backup_tools.address_of("postgresql://h/d")
+    assert [backup_tools.dumper(address, major).version for major in (15, 16, 17)] == ["15.20", "16.2", "18.6"]
 
 
 def test_programs_without_tls_are_not_sent_where_tls_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ from server.batching.scores.desk import Desk, Tunables
 from server.batching.scores.engine import Engine
 from server.batching.scores.ingest import CONTENT_ROWS, GROUP_ROWS, PLAN_ROWS, RECONCILE_MS, Writer
 from server.batching.scores.lookout import Lookout
+from server.batching.scores.pacing import Pacing
 from server.batching.scores.plan import Asked
 from server.batching.scores.store import Search
 from server.batching.scores.tuning import rules_of
@@ -48,7 +49,7 @@ class Bench:
     def __post_init__(self) -> None:
         self.columns = Columns()
         engine = Engine(Lookout(self.columns, rules_of(Settings())), self.clock, threaded=False)
-        self.desk = Desk(engine, 0.01, Tunables(900_000, 1000, True))
+        self.desk = Desk(engine, 0.01, Tunables(900_000, 1000, True), Pacing(self.clock))
         self.writer = Writer(self.db, self.clock, self.desk, 100, wake=self.woken.append)
 
     async def turn(self) -> Turn:

@@ -21,7 +21,7 @@ from server.batching.scores.audience import NOTHING, Held, Viewer
 from server.batching.scores.frame import Frame
 from server.batching.scores.views import Kind
 from server.core.event import Delete
-from server.edge.clock import SystemClock
+from server.edge.clock import Clock, SystemClock
 from server.edge.postgres import Database
 from tests.batching.scores.test_histories import (
     CLIENTS,
@@ -87,8 +87,8 @@ def histories(draw: st.DrawFn) -> list[tuple[Any, ...]]:
 class Line(Client):
     """One connection of a client; `cut`: nothing that is handed over arrives any more, and the server does not know."""
 
-    def __init__(self, before: Line | None, question: dict[str, Any]) -> None:
-        super().__init__()
+    def __init__(self, before: Line | None, question: dict[str, Any], clock: Clock) -> None:
+        super().__init__(clock)
         self.question = dict(question)
         self.cut = self.superseded = False
         if before is not None:
@@ -168,7 +168,7 @@ class Comings(Trial):
     async def back(self, number: int, how: str, question: dict[str, Any] | None) -> None:
         before = self.clients.get(number)
         assert before is None or isinstance(before, Line)
-        after = Line(before, question or (before.question if before else {}))
+        after = Line(before, question or (before.question if before else {}), self.clock)
         self.names += 1
         after.viewer = Viewer(f"session {self.names}", as_question(after.question), after)
         held, known = self.say(before, after, how)

@@ -39,6 +39,7 @@ from server.batching.scores.kernel import NUMBA
 from server.batching.scores.lookout import Lookout
 from server.batching.scores.views import Draft, Kind, Sight, draw
 from server.errors import Code, Refused
+from server.protocol.values import to_iso
 
 ROUNDS_KEPT: Final = 2048
 """Rounds whose drafts may still become true; a server has far fewer under way."""
@@ -122,7 +123,14 @@ class Stage:
         """Draw a round again."""
         self._turn(drew.turned_ms)
         sights = [self._sight(look) for look in drew.looks]
-        drafts = draw(self.lookout, sights, drew.now_ms)
+        try:
+            drafts = draw(self.lookout, sights, drew.now_ms)
+        except Exception as error:  # It worked then: the world is not the one of that moment.
+            where = f"round {drew.draw} of {to_iso(drew.now_ms)}"
+            raise Refused(
+                Code.BAD_MESSAGE,
+                f"{where} cannot be drawn again ({error!r}); replay with --verify to see where it begins to differ",
+            ) from error
         self.columns.take_turned()
         self._drawn[drew.draw] = drew.now_ms, [_drawn(*pair) for pair in zip(drew.looks, drafts, strict=True)]
         self._order.append(drew.draw)
