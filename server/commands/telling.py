@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import orjson
 import typer
@@ -12,7 +12,9 @@ from rich.table import Table
 
 from server.commands.asking import DEFAULT_URL, AsJson, Token, Url
 from server.commands.calling import FAILED, Failed, Json, Server, Unreachable, out, run
-from server.doctor import Finding, examine, healthy
+
+if TYPE_CHECKING:
+    from server.doctor import Finding
 
 MARKS: Final = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "problem": "[red]problem[/]"}
 
@@ -41,6 +43,8 @@ def message_schema() -> Json:
 
 def doctor(as_json: AsJson = False, url: Url = DEFAULT_URL, token: Token = None) -> None:
     """Look at settings, ports, PostgreSQL, keys, disk, loops and overrides; exit code 1 when something is wrong."""
+    from server.doctor import healthy
+
     findings = run(_examine(url, token))
     if as_json:
         rows = [{"area": f.area, "state": f.state, "text": f.text, "nextStep": f.next_step} for f in findings]
@@ -52,6 +56,8 @@ def doctor(as_json: AsJson = False, url: Url = DEFAULT_URL, token: Token = None)
 
 
 async def _examine(url: str, token: str | None) -> list[Finding]:
+    from server.doctor import examine
+
     async with Server(url, token) as server:
 
         async def ask(path: str) -> Json | None:
