@@ -16,7 +16,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -293,6 +293,19 @@ async def place(start: Start) -> Live:
 
 # --- a server in a process of its own ---
 
+PORTS = range(12_000, 32_000)
+"""Below those that the kernel gives to whoever asks for any: a server that comes back finds its own free."""
+_tried = itertools.count(os.getpid() * 64)
+
+
+def lasting_port() -> str:
+    """A free one of PORTS; processes of the tests look in different places."""
+    while True:
+        port = PORTS[next(_tried) % len(PORTS)]
+        with sockets.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return str(port)
+
 
 @dataclass
 class Process:
@@ -301,7 +314,7 @@ class Process:
     data_dir: Path
     environ: dict[str, str] = field(default_factory=dict)
     popen: subprocess.Popen[bytes] | None = None
-    ports: dict[str, str] = field(default_factory=lambda: {"HTTP_PORT": "0", "WS_PORT": "0"})
+    ports: dict[str, str] = field(default_factory=lambda: {name: lasting_port() for name in ("HTTP_PORT", "WS_PORT")})
     http_url: str = ""
     ws_url: str = ""
     lines_seen: int = 0

@@ -21,7 +21,7 @@ from tests.serving import Message, Process, until
 from tests.ways import End, Way
 
 SOAK: Final = bool(os.environ.get("QUEUE_SOAK"))
-FAULTS: Final = 200 if SOAK else 20
+FAULTS: Final = 200 if SOAK else 12
 LOST_COMMITS: Final = 200 if SOAK else 12
 SEED: Final = 1
 SOME: Final = 20

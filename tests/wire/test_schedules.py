@@ -5,6 +5,7 @@ from typing import Any
 from server.batching.hints import GAP_MS, NAMED_MOST, News
 from server.batching.schedules.relay import AREAS
 from server.protocol.outgoing import SENT
+from tests.handlers.asking import until as eventually
 from tests.serving import Live, Message, Start, Talk, until
 
 PLACE = {"team": "acme", "identifier": "ChIJ_place_1"}
@@ -74,8 +75,14 @@ async def test_many_changes_are_few_messages(place: Live) -> None:
     await until(
         lambda: place.app.panel.state("schedules-tell").turns > turns or not place.app.schedules.relay._own, "told"
     )
+    told: list[Message] = []
+
+    async def came() -> bool:
+        told.extend([one for one in await talk.settled() if one["type"] == "status"])
+        return bool(told)
+
+    await eventually(came)
     elapsed = clock.monotonic() - began
-    told = [one for one in await talk.settled() if one["type"] == "status"]
     assert 1 <= len(told) <= 2 + elapsed * 1000 / GAP_MS
 
 

@@ -65,7 +65,7 @@ def agree(looks: Lookout, world: list[dict[str, Any]], wanted: list[dict[str, An
 # --- what is counted ---
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=LAX)
+@settings(max_examples=50, deadline=None, suppress_health_check=LAX)
 @given(
     events(),
     st.lists(questions(), min_size=1, max_size=3),
@@ -102,7 +102,7 @@ def test_clusters_of_many_events_equal_the_oracles(shape: str, count: int, ready
             agree(Lookout(looking.columns, RULES), world, [one])
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=LAX)
+@settings(max_examples=20, deadline=None, suppress_health_check=LAX)
 @given(events(), st.lists(questions(), min_size=1, max_size=3))
 def test_without_the_kernel_the_same_is_told(world: list[dict[str, Any]], wanted: list[dict[str, Any]]) -> None:
     with pytest.MonkeyPatch.context() as patch:

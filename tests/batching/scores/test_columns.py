@@ -167,7 +167,7 @@ def take(model: Model, step: tuple[Any, ...]) -> None:
         getattr(model, kind)(*rest)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(st.lists(st.sampled_from(IDS).flatmap(event), max_size=8), st.lists(STEPS, min_size=5, max_size=40))
 def test_after_any_history_the_columns_hold_what_was_published(
     first: list[dict[str, Any]], steps: list[tuple[Any, ...]]

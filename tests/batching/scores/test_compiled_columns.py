@@ -30,7 +30,7 @@ STEP = st.one_of(
 )
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(st.lists(STEP, max_size=40), st.lists(questions(), min_size=1, max_size=3), st.sampled_from([0.0, 0.5, 200.0]))
 def test_the_kernel_over_columns_equals_the_oracle(
     steps: list[tuple[Any, ...]], asked: list[dict[str, Any]], spacing: float

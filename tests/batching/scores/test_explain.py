@@ -106,7 +106,7 @@ def test_one_that_may_not_be_seen_is_not_found_exactly_as_an_unknown_one(user: s
     assert asked(Question(NEAR, user="ann"), "a", hidden)["inView"]
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(events().filter(bool), questions(), st.data())
 def test_it_agrees_with_the_view_and_the_oracle(
     world: list[dict[str, Any]], question: dict[str, Any], data: st.DataObject

@@ -19,7 +19,7 @@ from server.edge.clock import SystemClock
 from server.edge.postgres import Database
 from tests.batching.scores.world import HOUR, START, Trial, trial
 
-HISTORIES = int(os.environ.get("HISTORIES", "200"))
+HISTORIES = int(os.environ.get("HISTORIES", "120"))
 IDS = st.sampled_from([f"e{i}" for i in range(9)])
 CLIENTS = st.integers(0, 2)
 VIEWPORTS = st.sampled_from(

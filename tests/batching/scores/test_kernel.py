@@ -129,7 +129,7 @@ def looks(shape: str, seed: int) -> list[dict[str, Any]]:
     return found
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=CALM)
+@settings(max_examples=60, deadline=None, suppress_health_check=CALM)
 @given(
     events(),
     st.lists(questions(), min_size=1, max_size=3),

@@ -50,7 +50,7 @@ def holds(viewer: Viewer, columns: Columns) -> dict[str, int]:
     return {columns.id_of(int(held["slot"])): int(held["version"]) for held in records([viewer.held])}
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=LAX)
+@settings(max_examples=50, deadline=None, suppress_health_check=LAX)
 @given(events(), CHANGES, questions(), questions(), st.booleans(), BUDGETS)
 def test_whatever_the_budget_the_client_holds_what_the_server_believes_and_in_the_end_all_of_it(
     world: list[dict[str, Any]],

@@ -106,7 +106,7 @@ def check(columns: Columns, compiler: Compiler, asked: list[Question]) -> None:
         assert record.item()[:8] == (view.west, view.south, view.east, view.north, *one.origin(), one.limit)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(st.lists(STEP, max_size=14), st.lists(ASKED, min_size=1, max_size=4))
 def test_compiled_filters_are_what_question_says_after_any_changes(
     steps: list[tuple[Any, ...]], last: list[Question]

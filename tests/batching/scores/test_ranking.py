@@ -137,7 +137,7 @@ def as_question(q: dict[str, Any]) -> Question:
     return Question(Viewport.model_validate(q["viewport"]), filters, location, q["user"], q["maxEvents"])
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(events(), questions(), st.sampled_from([0.0, 0.5, 200.0]), st.sampled_from([-1, 0, 7, 20]))
 def test_a_view_equals_the_oracles(
     world: list[dict[str, Any]], question: dict[str, Any], spacing: float, merged: int

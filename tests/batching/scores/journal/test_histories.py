@@ -19,7 +19,7 @@ from tests.batching.scores.journal.recording import files, recorded, verified, w
 from tests.batching.scores.test_budgets import histories as budgeted
 from tests.batching.scores.test_histories import LAX, PHASES, act, histories
 
-HISTORIES = max(40, int(os.environ.get("HISTORIES", "400")) // 5)
+HISTORIES = max(20, int(os.environ.get("HISTORIES", "100")) // 5)
 
 
 class Stage:
