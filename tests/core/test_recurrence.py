@@ -154,7 +154,7 @@ def rules(draw: st.DrawFn) -> tuple[Plain, int, str]:
     return Plain(every, interval, days, monthday, count, until), start, draw(st.sampled_from(ZONES))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(rules(), st.sampled_from([None, 0, HOUR, 26 * HOUR]), st.integers(-30, 2000), st.sampled_from([0, 1, -1]))
 def test_the_occurrence_that_counts_is_the_one_a_walk_over_the_calendar_finds(
     one: tuple[Plain, int, str], length: int | None, hours: int, nudge: int
@@ -173,7 +173,7 @@ def test_the_occurrence_that_counts_is_the_one_a_walk_over_the_calendar_finds(
         assert again == found
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(rules(), st.sampled_from([None, HOUR]))
 def test_the_last_end_is_that_of_the_last_occurrence_of_the_walk(
     one: tuple[Plain, int, str], length: int | None
@@ -431,7 +431,7 @@ FRAGMENTS = st.sampled_from(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=75, deadline=None)
 @given(st.lists(FRAGMENTS, max_size=5).map(";".join) | st.text(max_size=30), st.sampled_from(ZONES))
 def test_a_rule_that_was_taken_never_fails_later(rule: str, zone: str) -> None:
     start = ms("2026-05-01T18:00:00+00:00")

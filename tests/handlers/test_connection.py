@@ -91,7 +91,7 @@ def cut(stream: bytes, places: list[int]) -> list[bytes]:
     return [stream[a:b] for a, b in itertools.pairwise(edges) if a < b]
 
 
-@settings(deadline=None, max_examples=250, suppress_health_check=LAX)
+@settings(deadline=None, max_examples=125, suppress_health_check=LAX)
 @given(stream=streams, places=st.lists(st.integers(0, 10_000), max_size=12), takes=st.none() | patience)
 def test_however_a_stream_is_cut_and_taken_the_same_comes_of_it(
     stream: bytes, places: list[int], takes: list[int] | None
@@ -106,7 +106,7 @@ def test_a_byte_at_a_time_is_the_same(stream: bytes) -> None:
     assert told([whole[n : n + 1] for n in range(len(whole))]) == told([whole])
 
 
-@settings(deadline=None, max_examples=150, suppress_health_check=LAX)
+@settings(deadline=None, max_examples=75, suppress_health_check=LAX)
 @given(messages=st.lists(st.text(max_size=30) | st.binary(max_size=30), max_size=30), size=st.integers(1, 7))
 def test_what_is_sent_in_fragments_of_any_size_arrives_whole(messages: list[str | bytes], size: int) -> None:
     stream = b""

@@ -224,7 +224,7 @@ SAID = st.sampled_from(list(RECEIVED_EXAMPLES.values())) | st.sampled_from(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.lists(SAID, max_size=25))
 def test_whatever_is_said_the_state_is_what_the_effects_told(conversation: list[Any]) -> None:
     session = s.Session("s1")

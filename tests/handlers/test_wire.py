@@ -131,7 +131,7 @@ steps = st.lists(
 )
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=200)
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=100)
 @given(steps=steps, room=st.integers(0, 40))
 def test_whatever_happens_all_leaves_in_order_and_a_frame_that_had_to_wait_is_told_of(
     steps: list[str | int], room: int

@@ -203,7 +203,7 @@ def only_refused(value: object) -> None:
         assert len(error.message) < 1000
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(JSON)
 def test_nothing_but_a_refusal_comes_of_any_json(value: object) -> None:
     only_refused(value)
@@ -224,7 +224,7 @@ def nearly(draw: st.DrawFn) -> Any:
         return value
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(nearly())
 def test_nothing_but_a_refusal_comes_of_a_message_that_is_wrong_in_one_place(value: Any) -> None:
     only_refused(value)

@@ -211,7 +211,7 @@ def test_a_file_without_rows_is_one_empty_page(tmp_path: Path, content: str) -> 
 CELL = st.text(st.sampled_from('ab,;"\n\r\t é😀'), max_size=6)
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=75, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(st.lists(st.tuples(CELL, CELL), max_size=8), st.integers(1, 4), st.booleans(), st.sampled_from(["\n", "\r\n"]))
 def test_pages_of_any_size_read_anew_hold_the_rows_that_one_reader_sees(
     tmp_path: Path, cells: list[tuple[str, str]], page_rows: int, bom: bool, ends: str

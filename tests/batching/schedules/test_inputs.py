@@ -52,7 +52,7 @@ def test_parameters_that_name_the_page_are_kept_in_one_order() -> None:
 @example("https://www.com/a")
 @example("https://www.www.booking.com/a//b//")
 @example("http://a.b")
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_plain_addresses_get_the_name_that_a_closer_look_gives_them(text: str) -> None:
     assert normalised(text) == inputs._normalised(text)
 

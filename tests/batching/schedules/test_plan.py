@@ -165,7 +165,7 @@ def fewest_moves(seats: Sequence[Seat]) -> int:
     return min(sum(max(0, s.load - g) for s, g in zip(seats, goal, strict=True)) for goal in goals)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=75, deadline=None)
 @given(st.lists(st.integers(0, 12), min_size=1, max_size=4))
 def test_rebalancing_takes_the_fewest_moves_there_are(loads: list[int]) -> None:
     seats = [Seat(index, load, 12) for index, load in enumerate(loads)]
@@ -264,7 +264,7 @@ def test_what_others_were_poured_into_is_not_emptied_in_its_turn() -> None:
     assert p.consolidate([Seat(0, 1, 50), Seat(1, 1, 50), Seat(2, 2, 50)]).moves == 2
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.lists(st.integers(0, 10), min_size=1, max_size=4))
 def test_consolidating_takes_the_fewest_moves_there_are(loads: list[int]) -> None:
     seats = [Seat(index, load, 10) for index, load in enumerate(loads)]

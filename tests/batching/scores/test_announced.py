@@ -127,7 +127,7 @@ steps = st.one_of(
 )
 
 
-@settings(max_examples=400)
+@settings(max_examples=200)
 @given(st.lists(steps, max_size=25), st.integers(1, 200), st.randoms(use_true_random=False))
 def test_a_server_that_has_heard_everything_in_any_order_has_what_is_stored(history, most, dice) -> None:  # type: ignore[no-untyped-def]
     database, server, waiting = Database(), Server(), []

@@ -112,7 +112,7 @@ def budgeted(dsn: str) -> Iterator[Budgeted]:
     made.close()
 
 
-@settings(max_examples=max(50, HISTORIES // 6), deadline=None, suppress_health_check=LAX, phases=PHASES)
+@settings(max_examples=max(30, HISTORIES // 6), deadline=None, suppress_health_check=LAX, phases=PHASES)
 @given(histories())
 def test_within_any_budget_every_client_holds_what_the_server_believes_and_at_last_a_fresh_view(
     budgeted: Budgeted, steps: list[tuple[Any, ...]]

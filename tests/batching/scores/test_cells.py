@@ -37,7 +37,7 @@ def looks(draw: st.DrawFn) -> tuple[dict[str, float], float, float]:
     return one, latitude, longitude - 360 if longitude > 180 else longitude
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(looks())
 def test_every_point_of_a_view_lies_in_one_of_its_cells_which_is_the_tile_of_that_point(look: Any) -> None:
     viewport, latitude, longitude = look

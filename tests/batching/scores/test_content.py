@@ -114,7 +114,7 @@ def _text(text: str | None) -> bytes:
     return LENGTH.pack(-1) if text is None else LENGTH.pack(len(text.encode())) + text.encode()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=75, deadline=None)
 @given(event=events)
 @example(event=WORST)
 def test_both_forms_give_back_the_event_its_body_and_its_words(event: Event) -> None:
@@ -126,7 +126,7 @@ def test_both_forms_give_back_the_event_its_body_and_its_words(event: Event) -> 
         assert content.words(form) == (event.title, event.categories, event.description)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=75, deadline=None)
 @given(event=events, counts=triples, version=st.integers(0, 2**53 - 1))
 @example(event=WORST, counts=(1, 22, 333), version=10**15)
 def test_new_counters_give_what_encoding_the_changed_event_gives(event: Event, counts: Counts, version: int) -> None:

@@ -212,7 +212,7 @@ def test_every_client_equals_a_fresh_view_at_every_batch(stage: Stage, steps: li
     stage.play(steps)
 
 
-@settings(max_examples=max(50, HISTORIES // 8), deadline=None, suppress_health_check=LAX, phases=PHASES)
+@settings(max_examples=max(30, HISTORIES // 8), deadline=None, suppress_health_check=LAX, phases=PHASES)
 @given(histories())
 def test_the_same_holds_while_batching_is_off(stage: Stage, steps: list[tuple[Any, ...]]) -> None:
     stage.play(steps, enable_batching=False)

@@ -46,7 +46,7 @@ class Written:
         assert len(self.labels) == len(self.of)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.lists(IDS, unique=True, max_size=30), st.lists(st.tuples(st.booleans(), IDS), max_size=120))
 def test_labels_stand_in_the_order_of_ids_after_any_inserts_and_removals(
     first: list[str], steps: list[tuple[bool, str]]

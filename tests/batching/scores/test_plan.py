@@ -569,7 +569,7 @@ WHO = st.sampled_from([ANN, ANN, BOB, ROOT])
 GROUPS = st.lists(st.lists(st.tuples(operations(), WHO), min_size=1, max_size=6), min_size=1, max_size=8)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=75, deadline=None)
 @given(GROUPS, st.booleans())
 def test_groups_do_what_one_operation_after_the_other_does(
     groups: list[list[tuple[Op, Identity]]], batching: bool

@@ -230,13 +230,13 @@ def stage(dsn: str) -> Iterator[Stage]:
     made.close()
 
 
-@settings(max_examples=max(50, HISTORIES // 4), deadline=None, suppress_health_check=LAX, phases=PHASES)
+@settings(max_examples=max(30, HISTORIES // 4), deadline=None, suppress_health_check=LAX, phases=PHASES)
 @given(histories())
 def test_whoever_comes_back_has_one_difference_and_then_the_fresh_view(stage: Stage, steps: list[Any]) -> None:
     stage.play(steps)
 
 
-@settings(max_examples=max(25, HISTORIES // 16), deadline=None, suppress_health_check=LAX, phases=PHASES)
+@settings(max_examples=max(15, HISTORIES // 16), deadline=None, suppress_health_check=LAX, phases=PHASES)
 @given(histories())
 def test_the_same_holds_while_batching_is_off(stage: Stage, steps: list[Any]) -> None:
     stage.play(steps, enable_batching=False)

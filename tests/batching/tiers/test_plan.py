@@ -294,7 +294,7 @@ def test_when_no_further_city_may_be_had_slots_are_added_to_the_visit_there_is()
     assert added > 5
 
 
-@settings(max_examples=150)
+@settings(max_examples=75)
 @given(
     st.sampled_from(TIERS),
     st.integers(0, 10**6),

@@ -271,7 +271,7 @@ class Books:
         self.completed += settled.completed
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(worlds(), st.data())
 def test_any_way_of_cutting_a_history_into_calls_comes_to_what_the_slow_way_says(
     world: World, data: st.DataObject

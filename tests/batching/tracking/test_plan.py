@@ -140,7 +140,7 @@ CLIPS = st.lists(
 )
 
 
-@settings(max_examples=400)
+@settings(max_examples=200)
 @given(CLIPS, st.integers(1, 30))
 def test_the_order_is_the_slow_one(drawn: list[Clip], limit: int) -> None:
     clips = [replace(one, id=number) for number, one in enumerate(drawn)]
