@@ -188,7 +188,9 @@ class Comings(Trial):
             return None, None
         assert before.viewer is not None
         held = [(i, e["version"]) for i, e in before.view.events.items()] if how == "held" else None
-        session, user, seq = before.viewer.session, after.question["user"], before.view.seq + (how == "wrong seq")
+        session, user = before.viewer.session, after.question["user"]
+        # One more than was handed over: one more than arrived may be the right one, while a frame is under way.
+        seq = before.viewer.seq + 1 if how == "wrong seq" else before.view.seq
         stood, expected = before.viewer in self.feed.desk.audience, how != "wrong seq" and self.known(before, user)
         known = self.feed.come_back(after.viewer, user, session, seq)
         assert (known is not None) == expected
