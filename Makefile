@@ -8,7 +8,7 @@ BENCH_STAMP := $(VENV)/.made-bench
 # Some machines forbid Python to keep what it has compiled: then every process of the tests would do all of it again.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo test coverage check lint kernel collected fuzz soak bench bench-profile generate format venv clean
+.PHONY: demo test coverage check lint kernel kernel-checked collected fuzz soak bench bench-profile generate format venv clean
 
 venv: $(STAMP)
 
@@ -26,19 +26,23 @@ demo: venv
 # tests/conftest.py, the long ones first.
 WORKERS ?= $(shell $(PYTHON) -c 'import os; print(2 * (os.cpu_count() or 2))')
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
-test: venv kernel
+test: venv kernel kernel-checked
 	$(PYTEST)
 
 # What the tests reach; half as long again as `make test`.
-coverage: venv kernel
+coverage: venv kernel kernel-checked
 	$(PYTEST) --cov=server --cov-report=term:skip-covered --cov-fail-under=85
 
-check: lint
+check: lint kernel-checked
 	$(BIN)/python -m pytest -q -m pure -p no:cacheprovider -n auto
 
 # What is kept beside the sources, made once instead of by each process of the tests: half a minute's compiling of the kernel,
 kernel: venv
 	$(BIN)/python -c 'from server.batching.scores.kernel import warm; warm()'
+
+# (as the tests' own processes run it: every index checked)
+kernel-checked: venv
+	NUMBA_BOUNDSCHECK=1 $(BIN)/python -c 'from server.batching.scores.kernel import warm; warm()'
 
 # and the tests with their assertions written out.
 collected: venv

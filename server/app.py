@@ -426,6 +426,7 @@ async def serve(settings: Settings, started: Callable[[App], object] | None = No
 def run(settings: Settings, started: Callable[[App], object] | None = None) -> int:
     """The program; the exit code."""
     logs.configure(settings.log_format, settings.log_level)
+    logs.trace_crashes()
     for slip in slips(os.environ):
         log.warning("variable passed over", reason=slip)
     logging.getLogger("websockets").setLevel(logging.WARNING)  # a line per connection says nothing that /stats does not

@@ -152,6 +152,7 @@ async def work(settings: Settings, metrics_port: int | None) -> int:
 def run(settings: Settings, metrics_port: int | None = None) -> int:
     """The program; the exit code."""
     logs.configure(settings.log_format, settings.log_level)
+    logs.trace_crashes()
     for slip in slips(os.environ):
         log.warning("variable passed over", reason=slip)
     return uvloop.run(work(settings, metrics_port))

@@ -2,11 +2,14 @@
 
 All migrations are applied once, to a template; a test's database is a copy of it. The server is started without an
 event loop, so that no test's loop owns it; what has to be said to it is said from a thread with a loop of its own.
+
+The hot path checks every index here (see compiling.py); servers in processes of their own run it as it is shipped.
 """
 
 import asyncio
 import gc
 import itertools
+import os
 import shutil
 import tempfile
 import threading
@@ -18,6 +21,8 @@ import asyncpg
 import hypothesis
 import pytest
 import pytest_asyncio
+
+os.environ.setdefault("NUMBA_BOUNDSCHECK", "1")  # Before Numba is imported.
 
 from server.edge.clock import SystemClock
 from server.edge.embedded import EmbeddedPostgres

@@ -4,8 +4,11 @@
 columns for people, or JSON for machines. What could be a secret is taken out on the way, whoever logged it: values whose
 key is, or ends in, one of SECRET_KEYS, and the password part of any URL in any text, tracebacks included. That is a net
 under the rule that secrets are not logged, not leave to log them.
+
+`trace_crashes` has an end below Python tell where it happened.
 """
 
+import faulthandler
 import logging
 import re
 import sys
@@ -24,6 +27,12 @@ DEPTH_AT_MOST = 6
 _CREDENTIALS = re.compile(r"(?P<scheme>\b[a-zA-Z][a-zA-Z0-9+.-]{0,30}://)[^\s/'\"@:]*:[^\s/'\"]*@")
 
 EventDict = MutableMapping[str, object]
+
+
+def trace_crashes() -> None:
+    """A segmentation fault or an abort writes to standard error where every thread was; the process ends as before."""
+    if sys.__stderr__ is not None:
+        faulthandler.enable(sys.__stderr__)
 
 
 def configure(

@@ -3,6 +3,9 @@
 import io
 import json
 import logging
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -97,3 +100,14 @@ def test_only_the_credentials_of_a_url_are_hidden(text: str, expected: str) -> N
 def test_no_password_of_a_url_survives(password: str) -> None:
     text = redacted(f"connecting to postgres://server:{password}@example.org/db now")
     assert text == f"connecting to postgres://{HIDDEN}@example.org/db now"
+
+
+def test_a_crash_below_python_says_where_it_happened() -> None:
+    program = (
+        "import os, signal; from server.edge.logs import trace_crashes; trace_crashes(); "
+        "os.kill(os.getpid(), signal.SIGSEGV)"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert ended.returncode == -signal.SIGSEGV
+    assert "Segmentation fault" in ended.stderr
+    assert 'File "<string>", line 1' in ended.stderr

@@ -82,18 +82,22 @@ class Site:
         return path.read_text(errors="replace")[-3000:] if path.exists() else ""
 
     def stop(self) -> None:
-        if self.process is not None:
-            self.process.terminate()
-            try:
-                self.process.wait(STOP_S)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait(STOP_S)
-        self.process = None
+        process, self.process = self.process, None
+        if process is None:
+            return
+        assert process.poll() is None, f"the server ended by itself, with {process.returncode}:\n{self.log()}"
+        process.terminate()
+        try:
+            process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(STOP_S)
 
     def remove(self) -> None:
-        self.stop()
-        shutil.rmtree(self.data_dir, ignore_errors=True)
+        try:
+            self.stop()
+        finally:
+            shutil.rmtree(self.data_dir, ignore_errors=True)
 
     def call(self, method: str, path: str, body: object = None) -> Any:
         """One call of the API as admin; what it refuses fails the test with the server's words."""

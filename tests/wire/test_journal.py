@@ -92,7 +92,8 @@ async def test_all_that_a_server_sent_replays_to_the_byte(start: Start, tmp_path
         rare = simulated(history, Policy.of("as recorded", found.header.tuned))
     assert often.viewers >= len(talks)
     assert often.moved == rare.moved > 20
-    assert often.wait_mean_ms < rare.wait_mean_ms
+    assert often.flushes > rare.flushes
+    assert often.wait_mean_ms <= rare.wait_mean_ms
 
 
 async def test_files_that_follow_each_other_while_the_server_works_verify_alone(

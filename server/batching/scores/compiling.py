@@ -2,7 +2,9 @@
 
 Numba's own cache looks only at the time and size of the file that a function stands in, not at what it calls or which
 constants it reads. Ours lies in a folder named after the contents of all files that are compiled, so what is found there
-was made from exactly these. Without Numba the functions stay plain Python: right, but slow.
+was made from exactly these. Without Numba the functions stay plain Python: right, but slow. With NUMBA_BOUNDSCHECK=1 every
+index is checked, and one that is out of bounds raises IndexError where it would read what lies beside an array: so work the
+tests' own processes.
 """
 
 from __future__ import annotations
@@ -29,7 +31,9 @@ COMPILED: Final = ("compiling", "shapes", "tree", "candidates", "walk", "kernel"
 def _folder() -> str:
     here = Path(__file__).parent
     stamp = hashlib.sha256(b"".join((here / f"{name}.py").read_bytes() for name in COMPILED)).hexdigest()[:16]
-    return str(Path(vars(numba.config)["CACHE_DIR"] or here / "__pycache__") / f"kernel-{stamp}")
+    options = vars(numba.config)
+    name = f"kernel-{stamp}-checked" if options["BOUNDSCHECK"] else f"kernel-{stamp}"
+    return str(Path(options["CACHE_DIR"] or here / "__pycache__") / name)
 
 
 def compiled(function: Callable[P, R]) -> Callable[P, R]:

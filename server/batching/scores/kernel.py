@@ -38,6 +38,7 @@ from server.batching.scores.shapes import (
     MARGIN,
     MAX_LEVELS,
     MOST,
+    NO_BAR,
     PRIVATE,
     QUANTA,
     QUESTION,
@@ -210,14 +211,14 @@ def _answer(
     if prepared and one["filter"] < 0:
         for i in range(picked):
             whole += world.live[work.node[i]] if work.level[i] >= 0 else 0
-    bar = work.bar[0] if one["limit"] <= work.bar[1] else -math.inf
+    bar = work.bar[0] if one["limit"] <= work.bar[1] else NO_BAR
     while True:
         found = _found(world, base, one, clauses, private, at, picked, whole >= WIDE, work)
         more = whole if whole >= WIDE else 0
         kept = _choose(world, one, at.distance, spacing, picked, found, more, bar, work, out, nth)
-        if more == 0 or kept == one["limit"] or bar == -math.inf:
+        if more == 0 or kept == one["limit"] or bar == NO_BAR:
             return kept
-        bar = -math.inf
+        bar = NO_BAR
 
 
 @compiled

@@ -71,6 +71,8 @@ WIDE: Final = 2048
 """Rows in view from which nodes wait in the queue under their bounds instead of being scored at once."""
 MARGIN: Final = 1e7
 """In quanta: how much lower than its neighbour's a question's least key is looked for at first."""
+NO_BAR: Final = -1e300
+"""A bar below every key, yet above minus infinity: what has nothing to offer never passes one."""
 BROAD: Final = 10.0
 """Degrees of latitude from which a view is broad."""
 BINS: Final = 1024

@@ -196,6 +196,18 @@ def test_a_thousand_events_in_one_venue_are_one_in_view_and_all_of_them_count() 
     check(plain, world_of(plain, NOW), wanted[1:2], 0.5, prepared=True)
 
 
+@pytest.mark.parametrize("places", [1, 4])
+def test_thousands_of_events_in_a_few_places_are_walked_to_their_end(places: int) -> None:
+    """Fewer are in view than were asked for, though thousands wait as nodes; some of those have nobody on the map."""
+    plain = [
+        event
+        | {"latitude": i % places * 0.02, "longitude": 0.0, "status": "REJECTED" if i % places == 3 else "VERIFIED"}
+        for i, event in enumerate(crowd(kernel.WIDE + 900, "equal", 5))
+    ]
+    wanted = [looks("city", 1)[-1] | {"filters": [], "user": None, "maxEvents": n} for n in (50, 500)]
+    check(plain, world_of(plain, NOW, tail=5), wanted, 0.5, prepared=True)
+
+
 def test_many_questions_are_answered_in_their_order() -> None:
     plain = crowd(500, "city", 3)
     wanted = looks("city", 4) * 12
