@@ -203,6 +203,28 @@ ROWS: Final[tuple[tuple[str, tuple[Panel, ...]], ...]] = (
         ),
     ),
     (
+        "Work under way: zero at rest",
+        (
+            Panel(
+                "Frames and answers",
+                "short",
+                _each(*(f"batchcast_{name}" for name in ("frames_waiting", "frames_owed", "answers_expected"))),
+            ),
+            Panel(
+                "Rows and changes",
+                "short",
+                _each(*(f"batchcast_{name}" for name in ("rows_waiting", "rows_doubtful", "changes_waiting"))),
+            ),
+            Panel("Engine", "short", _each("batchcast_engine_waiting", "batchcast_drawing")),
+            Panel("Not sent, by what spared it", "short", _rate("batchcast_saved_total", "what")),
+            Panel(
+                "Sessions that may be come back to",
+                "short",
+                _each("batchcast_sessions_remembered", "batchcast_sessions_remembered_events"),
+            ),
+        ),
+    ),
+    (
         "Loops",
         (
             Panel("Turns", "ops", _rate("batchcast_loop_turns_total", "loop")),
@@ -242,6 +264,35 @@ ROWS: Final[tuple[tuple[str, tuple[Panel, ...]], ...]] = (
                 "People",
                 "short",
                 _each(*(f"batchcast_tiers_{name}" for name in ("people", "missing", "review", "failing"))),
+            ),
+        ),
+    ),
+    (
+        "Tracking",
+        (
+            Panel("Clips due", "short", _each("batchcast_tracking_due", "batchcast_tracking_failed_open")),
+            Panel("The one that waits longest", "h", _each("batchcast_tracking_late_hours")),
+            Panel(
+                "The month's quota, used and at this pace",
+                "percent",
+                _each("batchcast_tracking_quota_percent", "batchcast_tracking_quota_projected_percent"),
+            ),
+            Panel("Calls of the provider", "ops", _rate("batchcast_tracking_calls_total", "instance")),
+            Panel("Clips that could be read", "percent", _each("batchcast_tracking_success_percent")),
+            Panel(
+                "Money, in cents",
+                "short",
+                _each(
+                    *(
+                        f"batchcast_tracking_{name}"
+                        for name in ("left_cents", "spent_cents", "payouts_cents", "paid_cents")
+                    )
+                ),
+            ),
+            Panel(
+                "Payouts and submissions that wait",
+                "short",
+                _each("batchcast_tracking_payouts_pending", "batchcast_tracking_submissions_pending"),
             ),
         ),
     ),

@@ -95,21 +95,26 @@ CLOSES: Final[dict[int, CloseKind]] = {
 
 
 class Refused(Exception):
-    """The caller asked for something it cannot have; `code` is from the table, `message` names value, limit and next step."""
+    """The caller asked for something it cannot have; `code` is from the table, `message` names value, limit and next step.
+
+    `retry` says otherwise than the table: may the same request succeed later, unchanged?
+    """
 
     def __init__(
-        self, code: Code | str, message: str, *, field: str | None = None, limit: int | float | None = None
+        self,
+        code: Code | str,
+        message: str,
+        *,
+        field: str | None = None,
+        limit: int | float | None = None,
+        retry: bool | None = None,
     ) -> None:
         super().__init__(message)
         self.code = Code(code)
         self.message = message
         self.field = field
         self.limit = limit
-
-    @property
-    def retry(self) -> bool:
-        """May the same request succeed later, unchanged?"""
-        return ERRORS[self.code].retry
+        self.retry = ERRORS[self.code].retry if retry is None else retry
 
     @property
     def status(self) -> int:

@@ -259,7 +259,8 @@ def _too_many(error: ValidationError) -> Refused | None:
     if first["type"] != "too_long" or first["loc"][-1] != "held":
         return None
     message = f"at most {HELD_MOST} ids in `held`; leave it out and get a snapshot"
-    return Refused(Code.TOO_MANY, message, field=".".join(map(str, first["loc"])), limit=HELD_MOST)
+    field = ".".join(map(str, first["loc"]))
+    return Refused(Code.TOO_MANY, message, field=field, limit=HELD_MOST, retry=False)
 
 
 def op_of(message: Produced) -> Upsert | Delete | Popularity:

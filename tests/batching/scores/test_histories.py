@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -177,18 +178,18 @@ async def move(one: Trial, kind: str, rest: list[Any]) -> None:
 
 
 class Stage:
-    """One event loop and one open database for all histories of a test."""
+    """One event loop and one open database for all histories of a test; how one is played is for its heirs to say."""
 
     def __init__(self, dsn: str) -> None:
         self.runner = asyncio.Runner()
         self.db = self.runner.run(Database.open(dsn, pool_size=2, clock=SystemClock()))
 
     def play(self, steps: list[tuple[Any, ...]], **options: Any) -> None:
-        async def body() -> None:
-            async with trial(self.db, **options) as one:
-                await play(one, steps)
+        self.runner.run(self.played(steps, options))
 
-        self.runner.run(body())
+    async def played(self, steps: list[tuple[Any, ...]], options: dict[str, Any]) -> None:
+        async with trial(self.db, **options) as one:
+            await play(one, steps)
 
     def close(self) -> None:
         self.runner.run(self.db.close())
@@ -197,9 +198,8 @@ class Stage:
 
 @pytest.fixture
 def stage(dsn: str) -> Iterator[Stage]:
-    made = Stage(dsn)
-    yield made
-    made.close()
+    with closing(Stage(dsn)) as made:
+        yield made
 
 
 PHASES = (Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink)

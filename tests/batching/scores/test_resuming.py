@@ -11,6 +11,7 @@ import asyncio
 import itertools
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -21,7 +22,7 @@ from server.batching.scores.audience import NOTHING, Held, Viewer
 from server.batching.scores.frame import Frame
 from server.batching.scores.views import Kind
 from server.core.event import Delete
-from server.edge.clock import Clock, SystemClock
+from server.edge.clock import Clock
 from server.edge.postgres import Database
 from tests.batching.scores.test_histories import (
     CLIENTS,
@@ -32,6 +33,7 @@ from tests.batching.scores.test_histories import (
     QUESTIONS,
     USERS,
     VIEWPORTS,
+    Stage,
     act,
     rows,
     updates,
@@ -206,30 +208,18 @@ class Comings(Trial):
         return held, known
 
 
-class Stage:
-    """One event loop and one open database for all histories of a test."""
+class Crossing(Stage):
+    """Histories of comings and goings, where little is remembered."""
 
-    def __init__(self, dsn: str) -> None:
-        self.runner = asyncio.Runner()
-        self.db = self.runner.run(Database.open(dsn, pool_size=2, clock=SystemClock()))
-
-    def play(self, steps: list[tuple[Any, ...]], **options: Any) -> None:
-        async def body() -> None:
-            async with trial(self.db, resume_sessions=MOST, resume_keep_ms=KEEP_S * 1000, **options) as one:
-                await Comings(one).play(steps)
-
-        self.runner.run(body())
-
-    def close(self) -> None:
-        self.runner.run(self.db.close())
-        self.runner.close()
+    async def played(self, steps: list[tuple[Any, ...]], options: dict[str, Any]) -> None:
+        async with trial(self.db, resume_sessions=MOST, resume_keep_ms=KEEP_S * 1000, **options) as one:
+            await Comings(one).play(steps)
 
 
 @pytest.fixture
-def stage(dsn: str) -> Iterator[Stage]:
-    made = Stage(dsn)
-    yield made
-    made.close()
+def stage(dsn: str) -> Iterator[Crossing]:
+    with closing(Crossing(dsn)) as made:
+        yield made
 
 
 @settings(max_examples=max(30, HISTORIES // 4), deadline=None, suppress_health_check=LAX, phases=PHASES)

@@ -2,37 +2,31 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 
-from server.edge.clock import SystemClock
-from server.edge.postgres import Database
 from tests.batching.scores.journal.recording import files, recorded, verified, write
 from tests.batching.scores.test_budgets import histories as budgeted
-from tests.batching.scores.test_histories import LAX, PHASES, act, histories
+from tests.batching.scores.test_histories import LAX, PHASES, Stage, act, histories
 
 HISTORIES = max(20, int(os.environ.get("HISTORIES", "100")) // 5)
 
 
-class Stage:
-    """One event loop and one open database for all histories of a test."""
+class Taped(Stage):
+    """Histories that are recorded, then sent again."""
 
-    def __init__(self, dsn: str) -> None:
-        self.runner = asyncio.Runner()
-        self.db = self.runner.run(Database.open(dsn, pool_size=2, clock=SystemClock()))
-
-    def play(self, steps: list[tuple[Any, ...]], **options: Any) -> None:
+    async def played(self, steps: list[tuple[Any, ...]], options: dict[str, Any]) -> None:
         folder = Path(tempfile.mkdtemp(prefix="journal-"))
         try:
-            self.runner.run(self._recorded(folder, steps, options))
+            await self._recorded(folder, steps, options)
         finally:
             shutil.rmtree(folder)
 
@@ -50,16 +44,11 @@ class Stage:
         frames = sum(len(client.frames) for client in one.clients.values())
         assert sum(verified(path).frames for path in files(folder)) == frames
 
-    def close(self) -> None:
-        self.runner.run(self.db.close())
-        self.runner.close()
-
 
 @pytest.fixture
-def stage(dsn: str) -> Iterator[Stage]:
-    made = Stage(dsn)
-    yield made
-    made.close()
+def stage(dsn: str) -> Iterator[Taped]:
+    with closing(Taped(dsn)) as made:
+        yield made
 
 
 @settings(max_examples=HISTORIES, deadline=None, suppress_health_check=LAX, phases=PHASES)

@@ -19,7 +19,7 @@ from server.batching.scores.journal.reader import opened
 from server.batching.scores.journal.replay import Difference, replayed
 from server.edge.postgres import Database
 from server.errors import Refused
-from tests.batching.scores.journal.recording import files, recorded, spared, story, verified, write
+from tests.batching.scores.journal.recording import WORLD, files, recorded, row, spared, story, verified, write
 
 Rows = list[list[Any]]
 
@@ -73,6 +73,22 @@ async def test_what_a_budget_carries_over_and_clusters_are_replayed_too(
     assert sum(verified(path).frames for path in found) == frames > 10
 
 
+async def test_what_a_viewer_was_told_of_clusters_is_known_at_the_head_of_the_next_file(
+    db: Database, tmp_path: Path
+) -> None:
+    async with recorded(db, tmp_path / "journal", journal_file_minutes=1) as one:
+        for n in range(12):
+            await one.upsert(row(f"s{chr(97 + n)}"))
+        client = await one.join(0, {**WORLD, "user": None, "maxEvents": 4, "clusters": True})
+        first = client.frames[-1]
+        await write(one)
+        await one.clock.advance(61)
+        await write(one)
+        await one.flush()
+    assert client.frames == [first] and first["clusters"], "there was nothing else to tell"
+    assert [verified(path).frames for path in files(tmp_path / "journal")] == [1, 0]
+
+
 def difference(path: Path) -> Difference:
     with opened(path) as journal:
         found = replayed(journal, verify=True).difference
@@ -123,15 +139,15 @@ def test_another_counter_of_one_patch_is_seen(path: Path) -> None:
 def test_another_version_moment_or_hash_is_seen(path: Path) -> None:
     def altered(tag: str, change: Callable[[list[Any]], None]) -> Callable[[Rows], Rows]:
         def alter(found: Rows) -> Rows:
-            for row in found:
-                if row[0] == tag:
-                    change(row)
+            for one in found:
+                if one[0] == tag:
+                    change(one)
             return found
 
         return alter
 
-    def later(row: list[Any]) -> None:
-        row[2] += 1
+    def later(one: list[Any]) -> None:
+        one[2] += 1
 
     def rehash(row: list[Any]) -> None:
         for one in row[2]:
