@@ -42,11 +42,7 @@ export function followWithLeaflet(client, L, map, { icon, popup, onRefusal } = {
     for (const [, marker] of markers) marker.setLatLng(at(events.get(marker)));
   };
   map.on("moveend", turn);
-  const bounds = () => {
-    const box = map.getBounds();
-    return { west: box.getWest(), south: box.getSouth(), east: box.getEast(), north: box.getNorth() };
-  };
-  const unfollow = followMap(client, map, bounds, { onRefusal });
+  const unfollow = followMap(client, map, { onRefusal });
   return {
     markers,
     stop() {

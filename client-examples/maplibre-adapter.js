@@ -32,11 +32,7 @@ export function followWithMapLibre(client, maplibregl, map, { draw = drawEmoji, 
     fade: (marker) => Object.assign(marker.getElement().style, { filter: "opacity(0.4)" }),
     remove: (marker) => marker.remove(),
   });
-  const bounds = () => {
-    const box = map.getBounds();
-    return { west: box.getWest(), south: box.getSouth(), east: box.getEast(), north: box.getNorth() };
-  };
-  const unfollow = followMap(client, map, bounds, { onRefusal });
+  const unfollow = followMap(client, map, { onRefusal });
   return {
     markers,
     stop() {

@@ -99,9 +99,15 @@ export function viewportOf({ west, south, east, north }) {
   return box.west === box.east ? { ...box, west: -180, east: 180 } : box;
 }
 
+/** Where a map looks: Leaflet's and MapLibre's have the same words for it. */
+function boundsOf(map) {
+  const box = map.getBounds();
+  return { west: box.getWest(), south: box.getSouth(), east: box.getEast(), north: box.getNorth() };
+}
+
 /** Tell the client where the map looks, now and whenever it has come to rest. Returns a function that ends it. */
-export function followMap(client, map, bounds, { onRefusal = () => {} } = {}) {
-  const look = () => client.setViewport(viewportOf(bounds())).catch(onRefusal);
+export function followMap(client, map, { onRefusal = () => {} } = {}) {
+  const look = () => client.setViewport(viewportOf(boundsOf(map))).catch(onRefusal);
   map.on("moveend", look);
   look();
   return () => map.off("moveend", look);

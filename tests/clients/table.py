@@ -477,13 +477,19 @@ async def ada(world: World, ttl_s: int | None = None) -> str:
     return world.place.token("viewer", "ada", ttl_s)
 
 
-async def an_expired_token_is_replaced_by_a_fresh_one(world: World) -> None:
+async def ada_beyond_her_token(world: World) -> str:
+    """She has opened with a token that has ended since, and an event more is hers; the fresh token that her client may ask for."""
     short, long = await ada(world, 2), await ada(world)
     expiring = await world.place.talk()
     await expiring.ask("authenticate", token=short)
     await world.opened(tokens=[short, long])
     assert (await expiring.closed())[0] == 4001
     await world.place.put(private("hers2", "ada"))
+    return long
+
+
+async def an_expired_token_is_replaced_by_a_fresh_one(world: World) -> None:
+    long = await ada_beyond_her_token(world)
     look = await world.see(lambda look: look["held"].keys() == {"hers1", "hers2"}, "she is still she")
     assert look["fresh"] >= 1
     assert world.proxy.said("authenticate")[-1]["token"] == long

@@ -10,7 +10,7 @@ import pytest_asyncio
 
 from server.client import COME_BACK
 from tests.clients.drivers import Message, Node, in_node
-from tests.clients.table import House, World, ada, is_live, latest, private, scene_in
+from tests.clients.table import House, World, ada, ada_beyond_her_token, is_live, latest, scene_in
 from tests.serving import BERLIN, spread, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -73,12 +73,7 @@ async def test_more_than_a_message_can_say_is_not_said(node: Node) -> None:
 
 
 async def test_before_a_token_expires_another_is_said_on_the_same_connection(world: World) -> None:
-    short, long = await ada(world, 2), await ada(world)
-    expiring = await world.place.talk()
-    await expiring.ask("authenticate", token=short)
-    await world.opened(tokens=[short, long])
-    assert (await expiring.closed())[0] == 4001
-    await world.place.put(private("hers2", "ada"))
+    await ada_beyond_her_token(world)
     look = await world.see(lambda look: "hers2" in look["held"], "she is still she")
     assert (look["connections"], look["fresh"]) == (1, 1)
 
