@@ -22,6 +22,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Any, Final
@@ -62,8 +63,7 @@ class Way:
             writer.transport.abort()
 
     def reset(self) -> None:
-        for writer in (self.client, self.server):
-            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, AT_ONCE)
+        self._set(socket.SOL_SOCKET, socket.SO_LINGER, AT_ONCE)
         self.abort()
 
     def finish(self) -> None:
@@ -81,8 +81,13 @@ class Way:
 
     def dribble(self, count: int) -> None:
         self._slow_bytes = count
-        for end in End:
-            self.writer(end).get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._set(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def _set(self, level: int, option: int, value: int | bytes) -> None:
+        """Of both sockets; one that has gone meanwhile needs nothing any more."""
+        for writer in (self.client, self.server):
+            with suppress(OSError):
+                writer.get_extra_info("socket").setsockopt(level, option, value)
 
     def silent(self, end: End) -> bool:
         """Does nothing reach that end any more?"""

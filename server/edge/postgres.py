@@ -106,6 +106,17 @@ def trouble(error: BaseException) -> Trouble | None:
             return LOST if isinstance(error, WORLD) else None
 
 
+class Parting(asyncpg.Connection):
+    """A connection that does not complain when PostgreSQL has gone before it says goodbye.
+
+    The pool closes what it does not use again in tasks that nobody waits for.
+    """
+
+    async def close(self, *, timeout: float | None = None) -> None:
+        with suppress(*WORLD):
+            await super().close(timeout=timeout)
+
+
 class Database:
     """A pool of connections that outlives losses of PostgreSQL."""
 
@@ -123,6 +134,7 @@ class Database:
             command_timeout=ANSWER_LIMIT_S,
             server_settings={**SESSION, "statement_timeout": f"{STATEMENT_LIMIT_S:.0f}s"},
             reset=_nothing,
+            connection_class=Parting,
         )
 
     @classmethod

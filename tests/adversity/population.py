@@ -128,7 +128,7 @@ class Watcher:
         self.user = f"viewer {number}" if number % 3 == 0 else None
         self.question: Message = {"viewport": some_viewport(rng), "filters": some_filters(rng), "user": self.user}
         self.question["maxEvents"] = rng.choice([1, 5, 20, 50, 200])
-        self.changes = 0
+        self.changes, self.last = 0, "none"
         self.client = Client(
             url,
             viewport=self.question["viewport"],
@@ -144,10 +144,12 @@ class Watcher:
         """See what changes, for ever."""
         while True:
             try:
-                await self.client.next_change(self.rng.uniform(1, 5) if restless() else None)
+                change = await self.client.next_change(self.rng.uniform(1, 5) if restless() else None)
                 self.changes += 1
+                self.last = f"{change.type} of {change.message['timestamp']}"
             except TimeoutError:
-                await self.pan()
+                if restless():  # Still: what is asked for when all is quiet is asked for to the end.
+                    await self.pan()
 
     async def pan(self) -> None:
         self.question["viewport"] = some_viewport(self.rng)
@@ -159,6 +161,16 @@ class Watcher:
     def scores(self, events: list[Message], now: int) -> dict[str, float]:
         """The oracle's view."""
         return {one["id"]: score for one, score in oracle.view(events, self.question, now)}
+
+    def state(self) -> str:
+        """What is known of one that is wrong."""
+        client = self.client
+        waits = list(client._answers) + ([f"resync {client._resync_ref}"] if client._resync_ref else [])
+        return (
+            f"holds {len(client.events)}; {self.question}; asked for {client._wishes['viewport']}; "
+            f"connection {client.connections}, open: {client.connected}, seq {client.view.seq}, diverged {client.divergences}, "
+            f"{self.changes} changes, the last: {self.last}, waits for {waits or 'nothing'}"
+        )
 
     def differs(self, stored: dict[str, Message], scores: dict[str, float]) -> str:
         """What is wrong with what it holds; empty when that is the oracle's view."""
@@ -276,8 +288,9 @@ class Population:
         try:
             await self.until(lambda: not any(o.differs(stored, v) for o, v in right), "all hold the oracle's view")
         except AssertionError:
-            wrong = [what for one, view in right if (what := one.differs(stored, view))]
-            raise AssertionError(f"{len(wrong)} do not hold the oracle's view: {wrong[:3]}") from None
+            wrong = [f"{what}; {one.state()}" for one, view in right if (what := one.differs(stored, view))]
+            listed = "\n".join(wrong[:5])
+            raise AssertionError(f"{len(wrong)} do not hold the oracle's view:\n{listed}") from None
         clients = [one.client for one in self.watchers]
         diverged = {number: one.divergences for number, one in enumerate(clients) if one.divergences}
         assert not diverged, f"whose digest or seq was wrong, and how often: {diverged}"

@@ -1,18 +1,21 @@
 """`Database` against a real PostgreSQL that is away, busy, slow or full, and migrations that race, fail and are newer."""
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import asyncpg
 import pytest
+import uvloop
 from structlog.testing import capture_logs
 
 from server.edge import postgres
 from server.edge.clock import SystemClock, VirtualClock
 from server.edge.postgres import Database, migrate
 from server.errors import Code, StartRefused, Unavailable
+from tests.conftest import run_apart
 
 KILL_OTHERS = """
 select pg_terminate_backend(pid) from pg_stat_activity
@@ -169,6 +172,22 @@ async def test_after_a_loss_no_connection_from_before_is_used_again(dsn: str, db
         async with db.connection() as connection:
             await connection.execute("select pg_terminate_backend(pg_backend_pid())")
     assert await ask(db, "select pg_backend_pid()") not in before
+
+
+def test_a_connection_that_is_not_used_again_says_goodbye_to_nobody_without_a_complaint(dsn: str) -> None:
+    complaints: list[object] = []
+
+    async def body() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+        async with opened(dsn, pool_size=1) as database:
+            await ask(database, "select 1")
+            run_apart(cut_all(dsn))  # This loop has not seen it yet.
+            await database._pool.expire_connections()
+            assert await ask(database, "select 1") == 1
+            gc.collect()  # An error that nobody has asked for is told when it is thrown away.
+
+    uvloop.run(body())
+    assert not complaints
 
 
 async def test_a_connection_cut_after_the_work_was_done_does_not_undo_the_answer(dsn: str, db: Database) -> None:
