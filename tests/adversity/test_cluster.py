@@ -88,6 +88,15 @@ class Group:
         for one in self:
             await eventually(lambda one=one: self._empty(one), "nothing is left")
 
+    async def known(self) -> None:
+        """Every server has every event: nothing that was put before is still on its way."""
+        stored = len((await self[0].ask("GET", "/events?limit=1000")).json["events"])
+        for one in self:
+            await eventually(lambda one=one: self._has(one, stored), "all have every event")
+
+    async def _has(self, server: Process, count: int) -> bool:
+        return bool((await self.stats(server))["events"] == count)
+
     async def _empty(self, server: Process) -> bool:
         stats = await self.stats(server)
         return (stats["events"], stats["pendingUpdates"]) == (0, 0)
@@ -121,7 +130,8 @@ async def talk_to(server: Process, ends: AsyncExitStack, role: str = "producer")
 
 
 async def viewers(three: Group, ends: AsyncExitStack, **registration: Any) -> list[Talk]:
-    """One viewer at each server, with its snapshot."""
+    """One viewer at each server, with its snapshot, in which is what was put before."""
+    await three.known()
     talks = [await talk_to(one, ends, "viewer") for one in three]
     for talk in talks:
         await talk.ask("register", **{"viewport": BERLIN, **registration})

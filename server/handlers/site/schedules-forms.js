@@ -157,8 +157,8 @@ export function retryBusiness({ businessId, team, platform, type }, { done }) {
   return changeDialog("Try again?", [says(words)], "Try again", async () => {
     const { retries, auditId } = await api(`/admin/businesses/${businessId}/retry`, { method: "POST", body: { platform, ...(type && { type }) } });
     done();
-    const waiting = retries.filter(({ state }) => state === "waiting").length;
-    return `Business ${businessId} is tried again: ${count(waiting, "retry", "retries")} due now.${audited(auditId)}`;
+    const due = retries.filter(({ state }) => state === "waiting" || state === "running").length; // Some may have begun already.
+    return `Business ${businessId} is tried again: ${count(due, "retry", "retries")} due now.${audited(auditId)}`;
   });
 }
 
